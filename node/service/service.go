@@ -1,0 +1,163 @@
+// Package service is the border between a node and its faces: what the native
+// protocol, HTTP and Hrana call, and what a node offers them.
+//
+// It owns the types of that border and nothing else; it does no work. The node
+// implements Service; the faces use it and never reach around it. Every method
+// may be called from any goroutine.
+package service
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+)
+
+// Service is one node as its faces see it. All errors are *facet.Error or wrap
+// one.
+type Service interface {
+	// Submit runs the call's request at the facet's owner and calls call.Done
+	// exactly once, from any goroutine, perhaps before Submit returns. It never
+	// blocks: what cannot be queued is answered with CodeOverloaded. The request
+	// and everything it references must stay unchanged until Done.
+	Submit(call *Call)
+
+	// Create makes the facet if it does not exist and tells whether it did.
+	Create(ctx context.Context, name facet.Name) (info Info, created bool, err error)
+	// Stat tells about a facet; it never creates one.
+	Stat(ctx context.Context, name facet.Name) (Info, error)
+	// List returns up to limit facets of the tenant after the given facet name,
+	// in name order, and whether there are more.
+	List(ctx context.Context, tenant facet.Tenant, after string, limit int) (infos []Info, more bool, err error)
+	// Delete removes the facet. Its name is free again at once; its data go to
+	// the trash for a grace period.
+	Delete(ctx context.Context, name facet.Name) error
+	// Export opens the facet's database at one position, as a plain SQLite file.
+	// Writers are not stopped while it is read.
+	Export(ctx context.Context, name facet.Name) (Export, error)
+	// Import makes the facet from a SQLite file. The file is checked before the
+	// facet exists; with replace an existing facet is exchanged as a whole.
+	Import(ctx context.Context, name facet.Name, file io.Reader, replace bool) (Info, error)
+
+	// Cluster describes the nodes as this one knows them.
+	Cluster(ctx context.Context) Cluster
+	// Ready lists the checks behind /readyz.
+	Ready(ctx context.Context) []Check
+	// Metrics writes the node's metrics in Prometheus text format.
+	Metrics(w io.Writer) error
+}
+
+// Call is one request under way. The zero Call is not usable: Done must be set.
+// Calls may be pooled and used again after Done.
+type Call struct {
+	Request facet.Request
+
+	// Done is called once when Response or Err is set. It must not block.
+	Done func(*Call)
+
+	// Response is valid until the call is reset; the service does not touch it
+	// after Done. Its Result buffer belongs to the call and may be used again.
+	Response facet.Response
+	Err      error
+
+	canceled  atomic.Bool
+	interrupt atomic.Pointer[func()]
+}
+
+// Cancel asks the service to give the call up: one that waits is answered with
+// CodeCanceled, one that runs is interrupted and rolled back. A call whose
+// commit was already handed on completes as usual.
+func (c *Call) Cancel() {
+	c.canceled.Store(true)
+	if f := c.interrupt.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// Canceled reports whether Cancel was called.
+func (c *Call) Canceled() bool { return c.canceled.Load() }
+
+// OnInterrupt is set by whoever runs the call, for the time it runs, to be told
+// of Cancel at once. nil takes it back.
+func (c *Call) OnInterrupt(f *func()) {
+	c.interrupt.Store(f)
+	if f != nil && c.canceled.Load() {
+		(*f)()
+	}
+}
+
+// Reset makes a finished call ready for another request, keeping its buffers.
+func (c *Call) Reset() {
+	c.Request = facet.Request{Steps: c.Request.Steps[:0]}
+	c.Response = facet.Response{Result: c.Response.Result[:0]}
+	c.Err = nil
+	c.canceled.Store(false)
+	c.interrupt.Store(nil)
+}
+
+// Do submits a request and waits for the answer or the end of ctx. When ctx ends
+// first the call is canceled and Do still waits for its definite outcome, which
+// is bounded by the statement deadline.
+func Do(ctx context.Context, s Service, req facet.Request) (facet.Response, error) {
+	done := make(chan struct{})
+	call := &Call{Request: req, Done: func(*Call) { close(done) }}
+	s.Submit(call)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		call.Cancel()
+		<-done
+	}
+	return call.Response, call.Err
+}
+
+// Info is what the management API tells about a facet.
+type Info struct {
+	Name        facet.Name
+	Incarnation facet.Incarnation
+	Owner       cluster.NodeID
+	OwnerURL    string
+	Epoch       facet.Epoch
+	Replicas    []cluster.NodeID
+	State       string // creating, recovering, active, deleting
+	SizeBytes   int64  // size of the database, pages times page size; -1 where only the owner knows
+	Active      bool   // open for work at this node, not hibernated
+}
+
+// Export is an open snapshot of a facet.
+type Export interface {
+	io.WriterTo  // writes the SQLite file; once
+	Size() int64 // bytes WriteTo will write
+	Position() facet.Position
+	Close() error
+}
+
+// Cluster is what /v1/cluster tells.
+type Cluster struct {
+	ID       string
+	Leader   cluster.NodeID
+	Nodes    []Node
+	Facets   int
+	Replicas int // replication factor of new facets
+}
+
+// Node is one node of a Cluster.
+type Node struct {
+	ID       cluster.NodeID
+	API      string // address of the API port
+	Peer     string
+	Zone     string
+	Version  string
+	State    string        // alive, suspect, left
+	LeaseAge time.Duration // since the lease was last granted; zero when there is none
+	Facets   int           // facets it owns
+}
+
+// Check is one line of /readyz?verbose.
+type Check struct {
+	Name string
+	Err  error // nil when it passes
+}
