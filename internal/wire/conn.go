@@ -1,0 +1,563 @@
+package wire
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// ConnConfig bounds a Conn. The zero value is the default.
+type ConnConfig struct {
+	// PingInterval is how long the peer may be silent before it is asked for a
+	// sign of life; after three of them it is gone. Default 5 s. It is also the
+	// precision of the check.
+	PingInterval time.Duration
+	// WriteTimeout bounds one write to the socket: a peer that takes nothing for
+	// so long is gone. Default 15 s.
+	WriteTimeout time.Duration
+	// MaxPending bounds the bytes queued for the peer. Going over it closes the
+	// connection with ErrSlowReader. Default 64 MiB.
+	MaxPending int
+	// MaxFrame is the longest body accepted until SetMaxFrame. Default MaxHello.
+	MaxFrame int
+}
+
+func (cfg *ConnConfig) setDefaults() {
+	if cfg.PingInterval <= 0 {
+		cfg.PingInterval = DefaultPingInterval
+	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = DefaultWriteTimeout
+	}
+	if cfg.MaxPending <= 0 {
+		cfg.MaxPending = DefaultMaxPending
+	}
+	if cfg.MaxFrame <= 0 {
+		cfg.MaxFrame = MaxHello
+	}
+}
+
+// Stream is an answer too long for one frame. Next appends its next frame and
+// tells whether more follow; Pending is what is left; Close is called once, when
+// the last frame was taken or the connection is over. All calls come from the
+// connection, one at a time.
+type Stream interface {
+	Next(dst []byte) (out []byte, more bool)
+	Pending() int
+	Close()
+}
+
+// Conn carries frames over a socket, many per system call in both directions.
+//
+// Run's goroutine reads: it decodes every frame a read brought and hands them to
+// the handler in order. One more goroutine, started by Run, writes: whatever
+// frames were queued while its last write ran leave in the next one. This is
+// where the speed comes from: under load a system call is shared by dozens of
+// frames, and when idle a frame waits for nobody. While the reader works through
+// a batch the writer is held back (corked), so that answers given inline leave
+// together.
+//
+// Long answers are Streams: the writer takes one chunk of each in turn, between
+// the small frames, so none keeps the others waiting.
+//
+// Run is called once. Begin, End, Stream, Close, Finish and the queries may be
+// called from any goroutine.
+//
+// Invariant: frames queued through Begin and End leave in the order of their End.
+type Conn struct {
+	nc       net.Conn
+	cfg      ConnConfig
+	maxFrame int    // reader only
+	early    []byte // bytes read from the socket before it was ours; reader only
+
+	wake chan struct{} // holds at most one token, sent by whoever takes parked back
+	done chan struct{} // closed once the connection is over
+	wgW  sync.WaitGroup
+
+	mu        sync.Mutex
+	out       []byte   // frames queued
+	streams   []Stream // long answers under way
+	streaming int      // bytes of them not yet taken
+	writing   int      // bytes of the write under way
+	parked    bool     // the writer waits on wake
+	corked    bool     // the reader holds the writer back
+	finish    error    // close with this cause once everything queued is written
+	err       error    // why the connection is over
+	drained   chan struct{}
+}
+
+// NewConn makes a connection of a socket. early holds what was read from it
+// already.
+func NewConn(nc net.Conn, early []byte, cfg ConnConfig) *Conn {
+	cfg.setDefaults()
+	return &Conn{
+		nc: nc, cfg: cfg, maxFrame: cfg.MaxFrame, early: early,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+}
+
+// SetMaxFrame changes the longest body accepted. Only the handler may call it.
+func (c *Conn) SetMaxFrame(n int) { c.maxFrame = n }
+
+// RemoteAddr is the address of the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Done is closed when the connection is over; Err then tells why.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err tells why the connection is over, nil while it is not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Begin locks the write queue and returns the buffer to append whole frames to.
+// End must follow at once, with the result: nothing that blocks may happen
+// between.
+func (c *Conn) Begin() []byte {
+	c.mu.Lock()
+	return c.out
+}
+
+// End queues what was appended since Begin. It never blocks; it fails when the
+// connection is over, and ends it when the peer lets too much pile up.
+func (c *Conn) End(out []byte) error {
+	if c.err != nil {
+		err := c.err
+		c.mu.Unlock()
+		return err
+	}
+	c.out = out
+	if n := c.pending(); n > c.cfg.MaxPending {
+		c.closeLocked(fmt.Errorf("%w: %d bytes wait for it, limit %d", ErrSlowReader, n, c.cfg.MaxPending))
+		err := c.err
+		c.mu.Unlock()
+		return err
+	}
+	c.unlockAndWake(c.corked && len(out) < corkLen)
+	return nil
+}
+
+// Send queues one encoded frame.
+func (c *Conn) Send(frame []byte) error {
+	return c.End(append(c.Begin(), frame...))
+}
+
+// Stream queues a long answer. s is closed in any case.
+func (c *Conn) Stream(s Stream) error {
+	c.mu.Lock()
+	if c.err != nil {
+		err := c.err
+		c.mu.Unlock()
+		s.Close()
+		return err
+	}
+	c.streams = append(c.streams, s)
+	c.streaming += s.Pending()
+	if n := c.pending(); n > c.cfg.MaxPending {
+		c.closeLocked(fmt.Errorf("%w: %d bytes wait for it, limit %d", ErrSlowReader, n, c.cfg.MaxPending))
+		err := c.err
+		c.mu.Unlock() // the writer closes s
+		return err
+	}
+	c.unlockAndWake(false)
+	return nil
+}
+
+// unlockAndWake releases the lock and wakes the writer if it waits, unless it is
+// to be held back.
+func (c *Conn) unlockAndWake(hold bool) {
+	w := c.parked && !hold
+	if w {
+		c.parked = false
+	}
+	c.mu.Unlock()
+	if w {
+		c.wake <- struct{}{}
+	}
+}
+
+func (c *Conn) pending() int { return len(c.out) + c.writing + c.streaming }
+
+// Pending is the number of bytes queued and not yet taken by the socket.
+func (c *Conn) Pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending()
+}
+
+// WaitPending blocks until at most limit bytes are queued, the connection is
+// over, or ctx ends. The handler may call it to slow a peer down that does not
+// read.
+func (c *Conn) WaitPending(ctx context.Context, limit int) error {
+	for {
+		c.mu.Lock()
+		if c.err != nil || c.pending() <= limit {
+			err := c.err
+			c.mu.Unlock()
+			return err
+		}
+		if c.drained == nil {
+			c.drained = make(chan struct{})
+		}
+		d := c.drained
+		c.corked = false // the caller may be the reader, which holds the writer back
+		c.unlockAndWake(false)
+		select {
+		case <-d:
+		case <-c.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Close ends the connection at once; the first cause stays.
+func (c *Conn) Close(cause error) {
+	c.mu.Lock()
+	c.closeLocked(cause)
+	c.mu.Unlock()
+}
+
+// Finish ends the connection once everything queued is written; the first cause
+// stays.
+func (c *Conn) Finish(cause error) {
+	c.mu.Lock()
+	if c.finish == nil {
+		c.finish = cmp.Or(cause, ErrClosed)
+	}
+	c.unlockAndWake(false)
+}
+
+func (c *Conn) closeLocked(cause error) {
+	if c.err != nil {
+		return
+	}
+	if cause == nil {
+		cause = ErrClosed
+	}
+	c.err = cause
+	c.out = nil
+	close(c.done)
+	// A deadline in the past frees the reader and a write that is stuck, at once
+	// and without blocking; Run then closes the socket, which may block under TLS.
+	// Invariant: whoever sets a later deadline looks at done afterwards.
+	c.nc.SetDeadline(past)
+}
+
+var past = time.Unix(1, 0)
+
+func (c *Conn) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Run serves the connection until it is over and returns why. It closes the
+// socket. The handler gets every frame but keepalives, in order, from this
+// goroutine; an error of it ends the connection after what is queued was
+// written.
+func (c *Conn) Run(handle func(Frame) error) error {
+	c.wgW.Add(1)
+	go c.writeLoop()
+	err := c.readLoop(handle)
+	var h handlerError
+	if errors.As(err, &h) {
+		c.mu.Lock()
+		c.corked = false
+		c.mu.Unlock()
+		err = h.error
+		c.Finish(err)
+		c.wgW.Wait()
+	}
+	c.Close(err)
+	c.wgW.Wait()
+	c.nc.Close()
+	return c.Err()
+}
+
+// handlerError tells an error of the handler from one of the socket.
+type handlerError struct{ error }
+
+func (c *Conn) cork() {
+	c.mu.Lock()
+	c.corked = true
+	c.mu.Unlock()
+}
+
+func (c *Conn) uncork() {
+	c.mu.Lock()
+	c.corked = false
+	c.unlockAndWake(len(c.out) == 0 && len(c.streams) == 0)
+}
+
+// readLoop owns the read buffer: frames are buf[r:w].
+func (c *Conn) readLoop(handle func(Frame) error) error {
+	buf := make([]byte, max(readBufMin, len(c.early)))
+	r, w := 0, copy(buf, c.early)
+	c.early = nil
+	watch := silence{c: c}
+	for {
+		corked := false
+		for w-r >= HeaderLen {
+			f, n, err := DecodeFrame(buf[r:w], c.maxFrame)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+			if !corked {
+				c.cork()
+				corked = true
+			}
+			r += n
+			if err := c.dispatch(f, handle); err != nil {
+				return err
+			}
+		}
+		if corked {
+			c.uncork()
+		}
+		if w-r >= HeaderLen {
+			h, err := parseHeader(buf[r:], c.maxFrame)
+			if err != nil {
+				return err
+			}
+			if need := HeaderLen + int(h.n); need > readBufMax {
+				if err := c.readLong(h, buf[r:w], &watch, handle); err != nil {
+					return err
+				}
+				r, w = 0, 0
+				continue
+			} else if need > len(buf) {
+				buf, r, w = grow(buf, r, w, need)
+			}
+		}
+		if r > 0 {
+			w = copy(buf, buf[r:w])
+			r = 0
+		}
+		n, err := watch.read(buf[w:])
+		if err != nil {
+			return err
+		}
+		w += n
+		if w == len(buf) && len(buf) < readBufMax {
+			buf, r, w = grow(buf, r, w, 2*len(buf))
+		}
+	}
+}
+
+func grow(buf []byte, r, w, n int) ([]byte, int, int) {
+	bigger := make([]byte, n)
+	return bigger, 0, copy(bigger, buf[r:w])
+}
+
+// readLong reads a frame longer than the read buffer into memory of its own,
+// which grows as the bytes arrive: a length alone costs the peer's announcement
+// nothing here.
+func (c *Conn) readLong(h header, have []byte, watch *silence, handle func(Frame) error) error {
+	total := HeaderLen + int(h.n)
+	frame := make([]byte, len(have), 4*readBufMax)
+	copy(frame, have)
+	for len(frame) < total {
+		if len(frame) == cap(frame) {
+			bigger := make([]byte, len(frame), min(2*cap(frame), total))
+			copy(bigger, frame)
+			frame = bigger
+		}
+		n, err := watch.read(frame[len(frame):min(cap(frame), total)])
+		if err != nil {
+			return err
+		}
+		frame = frame[:len(frame)+n]
+	}
+	if crc32.Update(0, castagnoli, frame[4:]) != h.sum {
+		return fmt.Errorf("%w: %v frame of %d bytes", ErrChecksum, h.typ, h.n)
+	}
+	return c.dispatch(Frame{Type: h.typ, Flags: h.flags, ID: h.id, Body: frame[HeaderLen:], Owned: true}, handle)
+}
+
+func (c *Conn) dispatch(f Frame, handle func(Frame) error) error {
+	switch f.Type {
+	case TypePing:
+		if len(f.Body) > MaxPing {
+			return fmt.Errorf("%w: ping of %d bytes, limit %d", ErrProtocol, len(f.Body), MaxPing)
+		}
+		return c.End(AppendPing(c.Begin(), TypePong, f.ID, f.Body))
+	case TypePong:
+		if f.ID == 0 {
+			return nil // the answer to a keepalive has done its work by arriving
+		}
+	}
+	if err := handle(f); err != nil {
+		return handlerError{err}
+	}
+	return nil
+}
+
+// silence reads from the socket and notices a peer that says nothing. It moves
+// the read deadline once a quarter interval at most, because that costs more than
+// looking at the clock.
+type silence struct {
+	c        *Conn
+	deadline time.Time
+	pings    int
+}
+
+func (s *silence) read(p []byte) (int, error) {
+	for {
+		interval := s.c.cfg.PingInterval
+		now := time.Now()
+		if s.deadline.Sub(now) < interval {
+			s.deadline = now.Add(interval + interval/4)
+			if err := s.c.nc.SetReadDeadline(s.deadline); err != nil {
+				return 0, err
+			}
+			if s.c.over() {
+				return 0, ErrClosed
+			}
+		}
+		n, err := s.c.nc.Read(p)
+		if n > 0 {
+			s.pings = 0
+			return n, nil
+		}
+		switch {
+		case err == nil:
+			return 0, io.ErrNoProgress
+		case s.c.over():
+			return 0, ErrClosed
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			if err == io.EOF {
+				err = fmt.Errorf("%w by the peer", ErrClosed)
+			}
+			return 0, err
+		}
+		if s.pings++; s.pings >= silentPings {
+			return 0, fmt.Errorf("%w: %v", ErrPeerSilent, time.Duration(silentPings)*interval)
+		}
+		if err := s.c.End(AppendPing(s.c.Begin(), TypePing, 0, nil)); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// writeLoop owns the socket's write side.
+func (c *Conn) writeLoop() {
+	defer c.wgW.Done()
+	var batch []byte // what the last round wrote, used again
+	var deadline time.Time
+	for {
+		batch = c.gather(batch)
+		if batch == nil {
+			return
+		}
+		if now := time.Now(); deadline.Sub(now) < c.cfg.WriteTimeout {
+			deadline = now.Add(c.cfg.WriteTimeout + c.cfg.WriteTimeout/4)
+			if err := c.nc.SetWriteDeadline(deadline); err != nil {
+				c.Close(err)
+			}
+			if c.over() {
+				continue // gather ends the loop
+			}
+		}
+		if _, err := c.nc.Write(batch); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				err = fmt.Errorf("%w: nothing taken for %v", ErrSlowReader, c.cfg.WriteTimeout)
+			}
+			c.Close(err)
+		}
+	}
+}
+
+// gather waits for frames and takes all there are, and a chunk of every stream.
+// spare becomes the next queue. It returns nil when there is nothing more to
+// write, and has then closed the streams.
+func (c *Conn) gather(spare []byte) []byte {
+	if cap(spare) > writeBufKeep {
+		spare = nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writing = 0
+	if c.drained != nil {
+		close(c.drained)
+		c.drained = nil
+	}
+	if !c.awaitFrames() {
+		for _, s := range c.streams {
+			s.Close()
+		}
+		c.streams, c.streaming = nil, 0
+		return nil
+	}
+	batch := c.out
+	c.out = spare[:0]
+	if len(c.streams) > 0 {
+		batch = c.takeChunks(batch)
+	}
+	c.writing = len(batch)
+	return batch
+}
+
+// awaitFrames waits, with the lock released, until there is something to write.
+// It is false when the connection is over.
+func (c *Conn) awaitFrames() bool {
+	for yielded := false; c.err == nil; {
+		queued := len(c.out) > 0 || len(c.streams) > 0
+		switch {
+		case !queued && c.finish != nil:
+			c.closeLocked(c.finish)
+		case !queued || c.corked && len(c.out) < corkLen:
+			c.parked = true
+			c.mu.Unlock()
+			select {
+			case <-c.wake:
+			case <-c.done:
+			}
+			c.mu.Lock()
+			c.parked = false
+		case !yielded && len(c.out) < corkLen:
+			// Let everybody who is ready to run add a frame first.
+			yielded = true
+			c.mu.Unlock()
+			runtime.Gosched()
+			c.mu.Lock()
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// takeChunks appends the next chunk of every stream and drops those that end.
+func (c *Conn) takeChunks(batch []byte) []byte {
+	live := c.streams[:0]
+	c.streaming = 0
+	for _, s := range c.streams {
+		var more bool
+		if batch, more = s.Next(batch); !more {
+			s.Close()
+			continue
+		}
+		c.streaming += s.Pending()
+		live = append(live, s)
+	}
+	clear(c.streams[len(live):])
+	c.streams = live
+	return batch
+}
