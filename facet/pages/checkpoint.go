@@ -3,6 +3,7 @@ package pages
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/facetd/facetd/facet"
@@ -19,7 +20,8 @@ import (
 //  2. The caller waits until everything up to Position is known committed (R11).
 //  3. Overwritten gives the full new content of every page of the old base that is
 //     about to be overwritten; the caller makes it durable in its log. After a
-//     crash from here on it writes them again (Restore) before it reads the file.
+//     crash from here on it writes them again (Restore, Finish) before it reads
+//     the file.
 //  4. Write writes pages, syncs the file and verifies the checksum.
 //  5. The caller records the new Base durably, then calls Done, and only then may
 //     the log entries at or below it go.
@@ -49,8 +51,8 @@ func (s *Store) Checkpoint() *Checkpoint {
 		c.frames = append(c.frames, f)
 	}
 	// Pages cut off and regrown without being written since are zeros, but the
-	// file still has their old content.
-	for p := s.fileLimit + 1; p <= min(s.pages, s.base.Pages); p++ {
+	// file may still have their old content.
+	for p := s.fileLimit + 1; p <= min(s.pages, s.shared.length(s.base)); p++ {
 		if s.overlay[p] == nil {
 			c.frames = append(c.frames, &frame{pgno: p})
 		}
@@ -97,7 +99,7 @@ func (c *Checkpoint) Overwritten(dst []byte, after uint32, limit int) (enc []byt
 // overwritten and the pages written must account for the whole difference. This
 // also finds pages of the file that rotted since the last checkpoint.
 func (c *Checkpoint) Write() error {
-	f, err := c.shared.open(c.store.openFile)
+	f, err := c.shared.open(c.store.openFile, c.from)
 	if err != nil {
 		return fmt.Errorf("open database file: %w", err)
 	}
@@ -141,30 +143,30 @@ func (c *Checkpoint) Write() error {
 func (c *Checkpoint) writePage(f File, fr *frame) error {
 	c.shared.mu.Lock()
 	defer c.shared.mu.Unlock()
-	if fr.pgno <= c.from.Pages {
-		if err := c.shared.save(fr.pgno); err != nil {
-			return err
-		}
+	if err := c.shared.save(fr.pgno); err != nil {
+		return err
 	}
 	if _, err := f.WriteAt(fr.data[:], int64(fr.pgno-1)*Size); err != nil {
 		return fmt.Errorf("write page %d of database file: %w", fr.pgno, err)
 	}
+	c.shared.pages = max(c.shared.pages, fr.pgno)
 	return nil
 }
 
 // resize makes the file as long as its pages say, so that it is a sound SQLite
 // file for whoever opens a copy. While a snapshot is open a file is only made
-// longer; the next checkpoint makes up for it, and reads stop at Base.Pages
+// longer; a later checkpoint makes up for it, and reads stop at the base's end
 // whatever the file's length.
 func (c *Checkpoint) resize(f File) error {
 	c.shared.mu.Lock()
 	defer c.shared.mu.Unlock()
-	if len(c.shared.snaps) > 0 && c.to.Pages < c.from.Pages {
+	if c.to.Pages == c.shared.pages || c.to.Pages < c.shared.pages && len(c.shared.snaps) > 0 {
 		return nil
 	}
 	if err := f.Truncate(int64(c.to.Pages) * Size); err != nil {
 		return fmt.Errorf("resize database file: %w", err)
 	}
+	c.shared.pages = c.to.Pages
 	return nil
 }
 
@@ -188,7 +190,7 @@ func (c *Checkpoint) Done() {
 func (c *Checkpoint) Abort() { c.shared.frozen.Add(-1) }
 
 // Restore writes page images made by Overwritten into f again, after a crash
-// during a checkpoint.
+// during a checkpoint. See Finish.
 func Restore(f File, enc []byte) error {
 	d := decoder{src: enc, limit: facet.MaxPages}
 	for len(d.src) > 0 {
@@ -207,8 +209,89 @@ func Restore(f File, enc []byte) error {
 	return nil
 }
 
+// Finish completes a checkpoint from base from to base to that a crash cut short.
+// The images Overwritten gave were written with Restore before; commits are the
+// log's entries from.Position.Seq+1 up to to.Position.Seq, in order: pages beyond
+// the old base began as zeros, so the entries tell them whole. The file is read
+// through once and must have the checksum of to.
+func Finish(f File, from, to Base, commits iter.Seq2[*facet.Commit, error]) error {
+	if err := f.Truncate(int64(from.Pages) * Size); err != nil {
+		return fmt.Errorf("resize database file: %w", err)
+	}
+	fresh := make(map[uint32]*[Size]byte)
+	for c, err := range commits {
+		if err != nil {
+			return err
+		}
+		d := decoder{src: c.Pages, limit: c.DBPages}
+		for len(d.src) > 0 {
+			pgno, ranges, err := d.next()
+			if err != nil {
+				return fmt.Errorf("finish checkpoint at commit %v: %w", c.Position(), err)
+			}
+			var page *[Size]byte
+			if pgno > from.Pages {
+				if page = fresh[pgno]; page == nil {
+					page = new([Size]byte)
+					fresh[pgno] = page
+				}
+				err = d.patch(ranges, page[:])
+			} else {
+				err = d.patch(ranges, nil)
+			}
+			if err != nil {
+				return fmt.Errorf("finish checkpoint at commit %v: %w", c.Position(), err)
+			}
+		}
+		for p := range fresh {
+			if p > c.DBPages {
+				delete(fresh, p)
+			}
+		}
+	}
+	for p, page := range fresh {
+		if _, err := f.WriteAt(page[:], int64(p-1)*Size); err != nil {
+			return fmt.Errorf("write page %d of database file: %w", p, err)
+		}
+	}
+	if err := f.Truncate(int64(to.Pages) * Size); err != nil {
+		return fmt.Errorf("resize database file: %w", err)
+	}
+	if err := f.Datasync(); err != nil {
+		return fmt.Errorf("sync database file: %w", err)
+	}
+	return Verify(f, to)
+}
+
+// Verify reads the whole file and compares it with what base says.
+func Verify(f File, base Base) error {
+	var sum facet.Sum
+	buf := make([]byte, 64*Size)
+	for p := uint32(1); p <= base.Pages; {
+		n := min(uint32(len(buf)/Size), base.Pages-p+1)
+		if err := readFull(f, buf[:n*Size], int64(p-1)*Size, p); err != nil {
+			return err
+		}
+		for i := range n {
+			sum = sum.Add(Hash(p+i, buf[i*Size:(i+1)*Size]))
+		}
+		p += n
+	}
+	if sum != base.Position.Sum {
+		return fmt.Errorf("database file at %v sums to %v, want %v: %w", base.Position, sum, base.Position.Sum, ErrDiverged)
+	}
+	return nil
+}
+
 // appendWhole appends the page in full.
 func appendWhole(dst []byte, last, pgno uint32, page []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(pgno-last))
 	return append(append(dst, 0), page[:Size]...)
+}
+
+// length is how many pages the file may hold, at least those of base.
+func (sh *shared) length(base Base) uint32 {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return max(sh.pages, base.Pages)
 }

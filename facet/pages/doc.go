@@ -29,6 +29,7 @@ type File interface {
 	ReadAt(p []byte, off int64) (int, error)
 	WriteAt(p []byte, off int64) (int, error)
 	Truncate(size int64) error
+	Size() (int64, error)
 	Datasync() error
 	Close() error
 }

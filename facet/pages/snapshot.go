@@ -25,7 +25,8 @@ type shared struct {
 
 	mu     sync.RWMutex // held for reading by snapshot reads, for writing by page writes
 	file   File
-	closed bool // the store is gone; the last snapshot closes the file
+	closed bool   // the store is gone; the last snapshot closes the file
+	pages  uint32 // length of the file in pages, once it is open
 	snaps  map[*Snapshot]struct{}
 }
 
@@ -46,7 +47,9 @@ func (sh *shared) closeUnused() error {
 	return f.Close()
 }
 
-func (sh *shared) open(open func() (File, error)) (File, error) {
+// open gives the file, opening it when it is first needed. What a checkpoint left
+// behind the end of base (see resize) is cut off then: nobody can need it.
+func (sh *shared) open(open func() (File, error), base Base) (File, error) {
 	sh.mu.RLock()
 	f := sh.file
 	sh.mu.RUnlock()
@@ -60,7 +63,15 @@ func (sh *shared) open(open func() (File, error)) (File, error) {
 		if err != nil {
 			return nil, err
 		}
-		sh.file = f
+		size, err := f.Size()
+		if want := int64(base.Pages) * Size; err == nil && size > want {
+			err = f.Truncate(want)
+			size = want
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		sh.file, sh.pages = f, uint32(size/Size)
 	}
 	return sh.file, nil
 }
@@ -82,7 +93,7 @@ type Snapshot struct {
 // Snapshot freezes the newest committed state. Close it.
 func (s *Store) Snapshot() (*Snapshot, error) {
 	if s.fileLimit > 0 { // the snapshot must not be the first to open the file
-		if _, err := s.shared.open(s.openFile); err != nil {
+		if _, err := s.shared.open(s.openFile, s.base); err != nil {
 			return nil, fmt.Errorf("open database file: %w", err)
 		}
 	}

@@ -155,7 +155,7 @@ func (s *Store) readFile(pgno uint32, dst []byte, in int) error {
 		clear(dst)
 		return nil
 	}
-	f, err := s.shared.open(s.openFile)
+	f, err := s.shared.open(s.openFile, s.base)
 	if err != nil {
 		return fmt.Errorf("open database file: %w", err)
 	}
