@@ -27,18 +27,25 @@
 //   - Only the main database reaches the VFS. Rollback and statement journals,
 //     temporary tables, sorters and the copy VACUUM makes stay in the
 //     connection's own (accounted) memory.
-//   - File.CommitPhaseTwo arrives exactly once per transaction that changed
-//     pages, after the last write of that transaction, for autocommit and COMMIT
-//     alike; never for a rollback, a read-only transaction, RELEASE of an inner
-//     savepoint, or a statement undone by a constraint.
-//   - CommitPhaseTwo is the point before which nothing may be kept: pages are
-//     written before it, and a larger-than-cache transaction spills pages long
-//     before it. ROLLBACK after a spill writes the old content back, also
-//     without CommitPhaseTwo.
-//   - An error from CommitPhaseTwo fails the COMMIT, but by then the journal is
-//     gone: SQLite treats the transaction as committed in its cache. The
-//     connection then disagrees with the VFS, so the caller must close it.
-//   - In exclusive mode the change counter on page 1 is written in the first
-//     committing transaction after open only; later ones write page 1 only if
-//     its content changes.
+//   - File.CommitPhaseTwo arrives exactly once per write transaction, after its
+//     last write and truncation, for autocommit, COMMIT and RELEASE of the
+//     outermost savepoint alike; never for a rollback, a read-only transaction,
+//     an inner savepoint, or a statement undone by a constraint. A write
+//     transaction that changed nothing (UPDATE of no row, BEGIN IMMEDIATE;
+//     COMMIT) commits too, without a write before it.
+//   - Pages are written before CommitPhaseTwo, and a larger-than-cache
+//     transaction spills pages long before it. ROLLBACK after a spill writes the
+//     old pages back and truncates to the old size; nothing marks its end, so the
+//     owner of the file looks at Conn.TxnState after each statement and drops
+//     what was staged once no write transaction is open.
+//   - An error from CommitPhaseTwo with code FULL or IOERR_* fails the
+//     transaction, and SQLite forgets its cache and schema and reads the file
+//     again. If the file then shows the state before the transaction, the
+//     connection goes on from there. A failed RELEASE leaves its savepoint open
+//     (AutoCommit is false): roll back.
+//   - In exclusive mode a connection writes page 1 (the change counter) in its
+//     first commit, and again only if its content changes or after such an error.
+//   - The file shrinks (one Size, one Truncate, just before CommitPhaseTwo) on
+//     VACUUM, PRAGMA incremental_vacuum, commits with auto_vacuum=full, and
+//     rollback after a spill. Otherwise freed pages stay in the file.
 package sqlite

@@ -395,14 +395,54 @@ func fileCheckReserved(tls *libc.TLS, file, out uintptr) int32 {
 }
 
 func fileControl(tls *libc.TLS, file uintptr, op int32, arg uintptr) (rc int32) {
-	if op != sqlite3.SQLITE_FCNTL_COMMIT_PHASETWO {
+	switch op {
+	case sqlite3.SQLITE_FCNTL_COMMIT_PHASETWO:
+		defer guard(tls, &rc, IOERR)
+		if err := lookup(file).file.CommitPhaseTwo(); err != nil {
+			return report(tls, err, IOERR)
+		}
+		return sqlite3.SQLITE_OK
+	case sqlite3.SQLITE_FCNTL_PRAGMA:
+		return filePragma(tls, arg)
+	default:
 		return sqlite3.SQLITE_NOTFOUND
 	}
-	defer guard(tls, &rc, IOERR)
-	if err := lookup(file).file.CommitPhaseTwo(); err != nil {
-		return report(tls, err, IOERR)
+}
+
+// pragmaRefused is a variable because the compiler (go1.26.8) fails on a copy of
+// constant length to an address made by at.
+var pragmaRefused = []byte("this PRAGMA cannot be changed here\x00")
+
+// filePragma sees every PRAGMA before SQLite does and refuses what would break
+// the bridge: any journal but memory (with exclusive locking SQLite would even
+// try WAL), shared locking, temporary files, and the process-wide directory
+// strings, which would outlive the arena they are allocated in. arg is an array
+// of three strings: message out, name, value or NULL.
+func filePragma(tls *libc.TLS, arg uintptr) int32 {
+	pragma, value := *word(arg + 8), *word(arg + 16)
+	if value == 0 {
+		return sqlite3.SQLITE_NOTFOUND // a question
 	}
-	return sqlite3.SQLITE_OK
+	v := libc.GoString(value)
+	ok := true
+	switch strings.ToLower(libc.GoString(pragma)) {
+	case "journal_mode":
+		ok = strings.EqualFold(v, "memory")
+	case "locking_mode":
+		ok = strings.EqualFold(v, "exclusive")
+	case "temp_store":
+		ok = strings.EqualFold(v, "memory") || v == "2"
+	case "temp_store_directory", "data_store_directory":
+		ok = false
+	}
+	if ok {
+		return sqlite3.SQLITE_NOTFOUND
+	}
+	if m := memMalloc(tls, int32(len(pragmaRefused))); m != 0 { // SQLite frees it
+		copy(view(m, int32(len(pragmaRefused))), pragmaRefused)
+		*word(arg) = m
+	}
+	return sqlite3.SQLITE_ERROR
 }
 
 func fileSectorSize(tls *libc.TLS, file uintptr) int32 { return 4096 }
