@@ -1,0 +1,497 @@
+package placement
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+)
+
+// The encoded form of commands and results. Numbers are big-endian; an id is
+// its 16 bytes; "text" is one length byte and the bytes; "name" is the tenant
+// as text and the facet as text; "set" is
+//
+//	1 byte count, then for each member: node as text, 16 bytes store
+//
+// A command is
+//
+//	offset size
+//	 0      1   kind
+//	 1      1   version of the payload, 1
+//	 2      …   payload
+//
+// with these payloads, in order:
+//
+//	RegisterNode     1  node text, store id, boot id, machine id, API text,
+//	                    peer text, zone text, flags byte (1 lease over,
+//	                    2 replace store). An address may have 259 bytes, so API
+//	                    and peer carry two length bytes.
+//	Create           2  name, incarnation, node text, boot id, set,
+//	                    flags byte (1 detached)
+//	Acquire          3  incarnation, node text, boot id, expected epoch 8, set
+//	Activate         4  incarnation, epoch 8, boot id
+//	Release          5  incarnation, epoch 8, boot id
+//	Delete           6  incarnation, expected epoch 8
+//	Tomb             7  incarnation, epoch 8
+//	Bind             8  name, old incarnation, old epoch 8, new incarnation
+//	SetClusterID     9  cluster id
+//	SetTenantLimits 10  tenant text, then 8 bytes each: facets, facet bytes,
+//	                    total bytes, requests/s, rows/s, concurrent requests,
+//	                    statement milliseconds, memory bytes
+//	RaiseGeneration 11  generation 2
+//
+// A result is
+//
+//	offset size
+//	 0      1   version, 1
+//	 1      1   outcome
+//	 2      8   log index
+//	10      1   0 nothing follows, 1 a row follows
+//	11      …   row: incarnation, epoch 8, active epoch 8, row index 8,
+//	            owner node text, owner boot id, next set, active set, state
+//	            byte, flags byte (1 bound, 2 pinned), name
+//
+// No byte may follow. The log entry, the peer message or the snapshot block
+// around it carries the checksum.
+const (
+	commandVersion = 1
+	resultVersion  = 1
+
+	flagLeaseOver    = 1
+	flagReplaceStore = 2
+	flagDetached     = 1
+	flagBound        = 1
+	flagPinned       = 2
+)
+
+// ErrUnknownCommand says that a command or its version is not known here. A
+// node that meets one in the log cannot go on: others have applied it.
+var ErrUnknownCommand = errors.New("placement command is not known to this release")
+
+// AppendCommand appends the encoded form of c.
+func AppendCommand(dst []byte, c Command) []byte {
+	return c.appendPayload(append(dst, byte(c.Kind()), commandVersion))
+}
+
+// DecodeCommand reads an encoded command and checks every field.
+func DecodeCommand(src []byte) (Command, error) {
+	if len(src) > MaxCommandLen {
+		return nil, fmt.Errorf("decode placement command: %d bytes, limit %d", len(src), MaxCommandLen)
+	}
+	if len(src) < 2 {
+		return nil, fmt.Errorf("decode placement command: %d bytes, want at least 2", len(src))
+	}
+	kind, version := Kind(src[0]), src[1]
+	if version != commandVersion {
+		return nil, fmt.Errorf("decode placement command: kind %d version %d: %w", kind, version, ErrUnknownCommand)
+	}
+	d := decoder{b: src[2:]}
+	var c Command
+	switch kind {
+	case KindRegisterNode:
+		r := RegisterNode{
+			Node: d.nodeID(), Store: cluster.StoreID(d.id()), Boot: cluster.BootID(d.id()),
+			Machine: cluster.MachineID(d.id()),
+			API:     d.address(), Peer: d.address(), Zone: d.text(cluster.MaxZoneLen),
+		}
+		flags := d.flags(flagLeaseOver | flagReplaceStore)
+		r.LeaseOver, r.ReplaceStore = flags&flagLeaseOver != 0, flags&flagReplaceStore != 0
+		if d.err == nil && (r.Store.IsZero() || r.Boot.IsZero()) {
+			d.fail("store and boot must be given")
+		}
+		c = r
+	case KindCreate:
+		r := Create{Name: d.name(), Incarnation: d.incarnation(), Owner: d.owner(), Set: d.set(true)}
+		r.Detached = d.flags(flagDetached)&flagDetached != 0
+		c = r
+	case KindAcquire:
+		c = Acquire{Incarnation: d.incarnation(), Owner: d.owner(), Expected: d.epoch(), Set: d.set(false)}
+	case KindActivate:
+		c = Activate{Incarnation: d.incarnation(), Epoch: d.epoch(), Boot: cluster.BootID(d.id())}
+	case KindRelease:
+		c = Release{Incarnation: d.incarnation(), Epoch: d.epoch(), Boot: cluster.BootID(d.id())}
+	case KindDelete:
+		c = Delete{Incarnation: d.incarnation(), Expected: d.epoch()}
+	case KindTomb:
+		c = Tomb{Incarnation: d.incarnation(), Epoch: d.epoch()}
+	case KindBind:
+		c = Bind{Name: d.name(), Old: facet.Incarnation(d.id()), OldEpoch: d.epoch(), New: d.incarnation()}
+	case KindSetClusterID:
+		r := SetClusterID{ID: cluster.ID(d.id())}
+		if d.err == nil && r.ID.IsZero() {
+			d.fail("cluster id is zero")
+		}
+		c = r
+	case KindSetTenantLimits:
+		c = SetTenantLimits{Tenant: d.tenant(), Limits: d.limits()}
+	case KindRaiseGeneration:
+		c = RaiseGeneration{Generation: d.u16()}
+	default:
+		return nil, fmt.Errorf("decode placement command: kind %d: %w", kind, ErrUnknownCommand)
+	}
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("decode placement command: kind %d: %w", kind, err)
+	}
+	return c, nil
+}
+
+func (c RegisterNode) appendPayload(dst []byte) []byte {
+	dst = appendText(dst, string(c.Node))
+	dst = append(dst, c.Store[:]...)
+	dst = append(dst, c.Boot[:]...)
+	dst = append(dst, c.Machine[:]...)
+	dst = appendAddress(dst, c.API)
+	dst = appendAddress(dst, c.Peer)
+	dst = appendText(dst, c.Zone)
+	return append(dst, bitIf(c.LeaseOver, flagLeaseOver)|bitIf(c.ReplaceStore, flagReplaceStore))
+}
+
+func (c Create) appendPayload(dst []byte) []byte {
+	dst = appendName(dst, c.Name)
+	dst = append(dst, c.Incarnation[:]...)
+	dst = appendOwner(dst, c.Owner)
+	dst = appendSet(dst, c.Set)
+	return append(dst, bitIf(c.Detached, flagDetached))
+}
+
+func (c Acquire) appendPayload(dst []byte) []byte {
+	dst = append(dst, c.Incarnation[:]...)
+	dst = appendOwner(dst, c.Owner)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Expected))
+	return appendSet(dst, c.Set)
+}
+
+func (c Activate) appendPayload(dst []byte) []byte {
+	return append(appendIDEpoch(dst, c.Incarnation, c.Epoch), c.Boot[:]...)
+}
+
+func (c Release) appendPayload(dst []byte) []byte {
+	return append(appendIDEpoch(dst, c.Incarnation, c.Epoch), c.Boot[:]...)
+}
+
+func (c Delete) appendPayload(dst []byte) []byte {
+	return appendIDEpoch(dst, c.Incarnation, c.Expected)
+}
+
+func (c Tomb) appendPayload(dst []byte) []byte {
+	return appendIDEpoch(dst, c.Incarnation, c.Epoch)
+}
+
+func (c Bind) appendPayload(dst []byte) []byte {
+	dst = appendIDEpoch(appendName(dst, c.Name), c.Old, c.OldEpoch)
+	return append(dst, c.New[:]...)
+}
+
+func (c SetClusterID) appendPayload(dst []byte) []byte { return append(dst, c.ID[:]...) }
+
+func (c SetTenantLimits) appendPayload(dst []byte) []byte {
+	return appendLimits(appendText(dst, string(c.Tenant)), c.Limits)
+}
+
+func (c RaiseGeneration) appendPayload(dst []byte) []byte {
+	return binary.BigEndian.AppendUint16(dst, c.Generation)
+}
+
+// AppendBinary appends the encoded form of r.
+func (r *Result) AppendBinary(dst []byte) []byte {
+	dst = append(dst, resultVersion, byte(r.Outcome))
+	dst = binary.BigEndian.AppendUint64(dst, r.Index)
+	if r.Facet.Incarnation.IsZero() {
+		return append(dst, 0)
+	}
+	f := &r.Facet
+	dst = append(append(dst, 1), f.Incarnation[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(f.Epoch))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(f.ActiveEpoch))
+	dst = binary.BigEndian.AppendUint64(dst, f.Index)
+	dst = appendOwner(dst, f.Owner)
+	dst = appendSet(appendSet(dst, f.Next), f.Active)
+	dst = append(dst, byte(f.State), bitIf(f.Bound, flagBound)|bitIf(f.Pinned, flagPinned))
+	return appendName(dst, f.Name)
+}
+
+// DecodeResult reads an encoded result.
+func DecodeResult(src []byte) (Result, error) {
+	var r Result
+	if len(src) > MaxResultLen {
+		return r, fmt.Errorf("decode placement result: %d bytes, limit %d", len(src), MaxResultLen)
+	}
+	d := decoder{b: src}
+	if v := d.u8(); d.err == nil && v != resultVersion {
+		return r, fmt.Errorf("decode placement result: version %d, want %d", v, resultVersion)
+	}
+	r.Outcome, r.Index = Outcome(d.u8()), d.u64()
+	if r.Outcome.String() == "" {
+		d.fail("unknown outcome %d", r.Outcome)
+	}
+	switch has := d.u8(); {
+	case has == 1:
+		f := &r.Facet
+		f.Incarnation, f.Epoch, f.ActiveEpoch, f.Index = d.incarnation(), d.epoch(), d.epoch(), d.u64()
+		if node := d.text(cluster.MaxNodeIDLen); node != "" {
+			f.Owner.Node = d.checkNode(node)
+		}
+		f.Owner.Boot = cluster.BootID(d.id())
+		f.Next, f.Active = d.set(false), d.set(false)
+		f.State = d.state()
+		flags := d.flags(flagBound | flagPinned)
+		f.Bound, f.Pinned = flags&flagBound != 0, flags&flagPinned != 0
+		f.Name = d.name()
+	case has > 1:
+		d.fail("bad row mark %d", has)
+	}
+	if err := d.end(); err != nil {
+		return Result{}, fmt.Errorf("decode placement result: %w", err)
+	}
+	return r, nil
+}
+
+func bitIf(on bool, bit byte) byte {
+	if on {
+		return bit
+	}
+	return 0
+}
+
+// appendText writes a text too long for its length byte in a way that every
+// decoder refuses: no limit is as high as 255.
+func appendText(dst []byte, s string) []byte {
+	return append(append(dst, byte(min(len(s), 255))), s...)
+}
+
+func appendAddress(dst []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(min(len(s), 1<<16-1))), s...)
+}
+
+func appendName(dst []byte, n facet.Name) []byte {
+	return appendText(appendText(dst, string(n.Tenant)), n.Facet)
+}
+
+func appendOwner(dst []byte, o Owner) []byte {
+	return append(appendText(dst, string(o.Node)), o.Boot[:]...)
+}
+
+func appendIDEpoch(dst []byte, id facet.Incarnation, e facet.Epoch) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, id[:]...), uint64(e))
+}
+
+func appendSet(dst []byte, s Set) []byte {
+	if s.m == nil {
+		return append(dst, 0)
+	}
+	return append(dst, s.m.key...)
+}
+
+func encodeMembers(list []Member) string {
+	b := append(make([]byte, 0, 1+len(list)*32), byte(len(list)))
+	for _, m := range list {
+		b = append(appendText(b, string(m.Node)), m.Store[:]...)
+	}
+	return string(b)
+}
+
+func appendLimits(dst []byte, l TenantLimits) []byte {
+	for _, v := range [...]uint64{l.Facets, l.FacetBytes, l.TotalBytes, l.RequestsPerSecond,
+		l.RowsPerSecond, l.ConcurrentRequests, l.StatementMillis, l.MemoryBytes} {
+		dst = binary.BigEndian.AppendUint64(dst, v)
+	}
+	return dst
+}
+
+// decoder reads fields off b. The first error sticks and every later read
+// gives zero, so callers check once.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) fail(format string, args ...any) {
+	if d.err == nil {
+		d.err = fmt.Errorf(format, args...)
+		d.b = nil
+	}
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.err != nil {
+		return nil
+	}
+	if len(d.b) < n {
+		d.fail("cut short: want %d bytes, have %d", n, len(d.b))
+		return nil
+	}
+	out := d.b[:n:n]
+	d.b = d.b[n:]
+	return out
+}
+
+// end is the error, or that bytes are left over.
+func (d *decoder) end() error {
+	if d.err == nil && len(d.b) != 0 {
+		d.fail("%d bytes too many", len(d.b))
+	}
+	return d.err
+}
+
+func (d *decoder) u8() uint8 {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) u16() uint16 {
+	if b := d.take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (d *decoder) u32() uint32 {
+	if b := d.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (d *decoder) u64() uint64 {
+	if b := d.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (d *decoder) epoch() facet.Epoch { return facet.Epoch(d.u64()) }
+
+func (d *decoder) id() (id [16]byte) {
+	copy(id[:], d.take(len(id)))
+	return id
+}
+
+func (d *decoder) incarnation() facet.Incarnation {
+	id := facet.Incarnation(d.id())
+	if d.err == nil && id.IsZero() {
+		d.fail("incarnation is zero")
+	}
+	return id
+}
+
+func (d *decoder) textBytes(limit int) []byte {
+	n := int(d.u8())
+	if n > limit {
+		d.fail("text of %d bytes, limit %d", n, limit)
+	}
+	return d.take(n)
+}
+
+func (d *decoder) text(limit int) string { return string(d.textBytes(limit)) }
+
+func (d *decoder) address() string {
+	n := int(d.u16())
+	if n > cluster.MaxAddressLen {
+		d.fail("address of %d bytes, limit %d", n, cluster.MaxAddressLen)
+	}
+	return string(d.take(n))
+}
+
+func (d *decoder) flags(known byte) byte {
+	f := d.u8()
+	if f&^known != 0 {
+		d.fail("unknown flags %#x", f)
+	}
+	return f
+}
+
+func (d *decoder) state() State {
+	s := State(d.u8())
+	if d.err == nil && (s < Creating || s > Retired) {
+		d.fail("unknown state %d", s)
+	}
+	return s
+}
+
+func (d *decoder) checkNode(s string) cluster.NodeID {
+	if d.err != nil {
+		return ""
+	}
+	id, err := cluster.ParseNodeID(s)
+	if err != nil {
+		d.fail("%w", err)
+	}
+	return id
+}
+
+func (d *decoder) nodeID() cluster.NodeID { return d.checkNode(d.text(cluster.MaxNodeIDLen)) }
+
+// owner reads an owner that must be somebody.
+func (d *decoder) owner() Owner {
+	o := Owner{Node: d.nodeID(), Boot: cluster.BootID(d.id())}
+	if d.err == nil && o.Boot.IsZero() {
+		d.fail("owner %s has no boot id", o.Node)
+	}
+	return o
+}
+
+func (d *decoder) tenant() facet.Tenant {
+	s := d.text(facet.MaxTenantLen)
+	if d.err != nil {
+		return ""
+	}
+	t, err := facet.ParseTenant(s)
+	if err != nil {
+		d.fail("%w", err)
+	}
+	return t
+}
+
+func (d *decoder) name() facet.Name {
+	tenant, name := d.text(facet.MaxTenantLen), d.text(facet.MaxFacetLen)
+	if d.err != nil {
+		return facet.Name{}
+	}
+	n, err := facet.NewName(tenant, name)
+	if err != nil {
+		d.fail("%w", err)
+	}
+	return n
+}
+
+// set reads a set and insists on its invariant: one encoding for one set.
+func (d *decoder) set(needed bool) Set {
+	n := int(d.u8())
+	switch {
+	case d.err != nil:
+		return Set{}
+	case n > MaxMembers:
+		d.fail("set of %d members, limit %d", n, MaxMembers)
+		return Set{}
+	case n == 0:
+		if needed {
+			d.fail("set is empty")
+		}
+		return Set{}
+	}
+	list := make([]Member, n)
+	for i := range list {
+		list[i] = Member{Node: d.nodeID(), Store: cluster.StoreID(d.id())}
+		if i > 0 && d.err == nil && list[i-1].Node >= list[i].Node {
+			d.fail("set is not sorted")
+		}
+	}
+	if d.err != nil {
+		return Set{}
+	}
+	s, err := NewSet(list...)
+	if err != nil {
+		d.fail("%w", err)
+	}
+	return s
+}
+
+func (d *decoder) limits() TenantLimits {
+	return TenantLimits{Facets: d.u64(), FacetBytes: d.u64(), TotalBytes: d.u64(),
+		RequestsPerSecond: d.u64(), RowsPerSecond: d.u64(), ConcurrentRequests: d.u64(),
+		StatementMillis: d.u64(), MemoryBytes: d.u64()}
+}
