@@ -30,16 +30,16 @@ type shared struct {
 	snaps  map[*Snapshot]struct{}
 }
 
+// closeStore closes the file. Snapshots still open have lost it: another store may
+// write to the file from now on.
 func (sh *shared) closeStore() error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.closed = true
-	return sh.closeUnused()
-}
-
-// closeUnused closes the file when neither store nor snapshot needs it.
-func (sh *shared) closeUnused() error {
-	if !sh.closed || len(sh.snaps) > 0 || sh.file == nil {
+	for sn := range sh.snaps {
+		sn.lost, sn.saved = true, nil
+	}
+	sh.snaps = nil
+	if sh.file == nil {
 		return nil
 	}
 	f := sh.file
@@ -111,6 +111,13 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	return sn, nil
 }
 
+// Snapshots is the number of open snapshots.
+func (s *Store) Snapshots() int {
+	s.shared.mu.RLock()
+	defer s.shared.mu.RUnlock()
+	return len(s.shared.snaps)
+}
+
 // Position is what the snapshot shows.
 func (sn *Snapshot) Position() facet.Position { return sn.position }
 
@@ -170,7 +177,7 @@ func (sn *Snapshot) Close() error {
 	delete(sn.shared.snaps, sn)
 	sn.saved = nil
 	sn.shared.frozen.Add(-1)
-	return sn.shared.closeUnused()
+	return nil
 }
 
 // save keeps the page of the file for every open snapshot that needs it. Called

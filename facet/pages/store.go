@@ -243,8 +243,8 @@ func (s *Store) frame() *frame {
 	return new(frame)
 }
 
-// Close closes the file once no snapshot needs it any more. The store must not be
-// used afterwards.
+// Close closes the file. The store must not be used afterwards; snapshots still
+// open give ErrSnapshotTooOld where they would need the file.
 func (s *Store) Close() error { return s.shared.closeStore() }
 
 func (s *Store) recycle(f *frame) {
