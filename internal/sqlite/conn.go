@@ -54,8 +54,6 @@ type Conn struct {
 
 	authorize func(action Action, arg1, arg2, db, trigger string) Verdict
 	progress  func() bool
-	// panicked is the first panic of a callback that has no other way out.
-	panicked *PanicError
 
 	interruptMu sync.Mutex
 	open        bool // guarded by interruptMu for Interrupt

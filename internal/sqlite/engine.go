@@ -67,6 +67,10 @@ func configure() error {
 	if err := config(sqlite3.SQLITE_CONFIG_MALLOC, methods); err != nil {
 		return err
 	}
+	if err := config(sqlite3.SQLITE_CONFIG_GETPCACHE2, methods); err != nil {
+		return err
+	}
+	stockCacheInit = at[sqlite3.Tsqlite3_pcache_methods2](methods).FxInit
 	*at[sqlite3.Tsqlite3_pcache_methods2](methods) = sqlite3.Tsqlite3_pcache_methods2{
 		FiVersion:   1,
 		FxInit:      fptr(pcacheInit),

@@ -157,7 +157,14 @@ func zalloc(tls *libc.TLS, n int32) uintptr {
 	return p
 }
 
-func pcacheInit(tls *libc.TLS, arg uintptr) int32 { return sqlite3.SQLITE_OK }
+// stockCacheInit is the init function of the cache this one replaces.
+var stockCacheInit uintptr
+
+// pcacheInit runs the stock initialisation too: scratch pages still come from
+// the stock module, whose counters need its mutex.
+func pcacheInit(tls *libc.TLS, arg uintptr) int32 {
+	return (*(*func(*libc.TLS, uintptr) int32)(unsafe.Pointer(&struct{ f uintptr }{stockCacheInit})))(tls, arg)
+}
 
 func pcacheShutdown(tls *libc.TLS, arg uintptr) {}
 
