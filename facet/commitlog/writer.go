@@ -1,0 +1,155 @@
+package commitlog
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// writer writes and syncs one batch after the other. While it does, the next
+// one gathers.
+func (l *Log) writer() {
+	defer l.wg.Done()
+	var last *batch
+	for {
+		l.mu.Lock()
+		for len(l.queue) == 0 && !l.closing && l.failed == nil {
+			l.toWrite.Wait()
+		}
+		if l.failed != nil || len(l.queue) == 0 {
+			failed := l.failed != nil
+			l.mu.Unlock()
+			if !failed && last != nil {
+				l.writeMarker()
+			}
+			break
+		}
+		b := l.queue[0]
+		copy(l.queue, l.queue[1:])
+		l.queue[len(l.queue)-1] = nil
+		l.queue = l.queue[:len(l.queue)-1]
+		b.sealed = true
+		l.mu.Unlock()
+
+		if err := l.write(b); err != nil {
+			l.fail(err)
+			break
+		}
+		last = b
+		l.mu.Lock()
+		l.done = append(l.done, b)
+		l.toNotify.Signal()
+		l.mu.Unlock()
+	}
+	l.mu.Lock()
+	l.writerGone = true
+	l.toNotify.Signal()
+	l.mu.Unlock()
+}
+
+// write makes one batch durable: one write, one fdatasync.
+func (l *Log) write(b *batch) error {
+	if b.seg != l.active {
+		if err := l.activate(b.seg); err != nil {
+			return fmt.Errorf("begin segment %d: %w", b.seg.id, err)
+		}
+	}
+	crc := b.seal(l.known, l.prev)
+	start := time.Now()
+	l.stats.begin(start)
+	_, err := b.seg.file.WriteAt(b.buf, b.off)
+	if err == nil {
+		err = b.seg.file.Datasync()
+	}
+	l.stats.end(start, b)
+	if err != nil {
+		return fmt.Errorf("write batch %d to segment %d at %d: %w", b.no, b.seg.id, b.off, err)
+	}
+	l.prev, l.known, l.cursor = crc, b.no, b.off+int64(len(b.buf))
+	return nil
+}
+
+// activate makes a spare the segment s: durable header first, then the durable
+// name, so that whatever is called a segment has a header.
+func (l *Log) activate(s *segment) error {
+	header := make([]byte, blockSize)
+	segmentHeader{id: s.id, first: s.first, continues: l.active != nil}.put(header, l.opts.Store)
+	if _, err := s.file.WriteAt(header, 0); err != nil {
+		return err
+	}
+	if err := s.file.Datasync(); err != nil {
+		return err
+	}
+	if err := l.opts.FS.Rename(s.spare, l.files.path(s.id)); err != nil {
+		return err
+	}
+	if err := l.opts.FS.SyncDir(l.opts.Dir); err != nil {
+		return err
+	}
+	old := l.active
+	l.active = s
+	s.active = true // nobody else sees it yet
+	l.files.add(s)
+	l.mu.Lock()
+	l.unborn = slices.DeleteFunc(l.unborn, func(x *segment) bool { return x == s })
+	l.mu.Unlock()
+	if old != nil {
+		l.files.seal(old)
+	}
+	return nil
+}
+
+// writeMarker ends an orderly life of the log with an empty batch: it says that
+// the last one with records had been fsynced, so that its loss would be seen as
+// a hole. It is left out where there is no room.
+func (l *Log) writeMarker() {
+	if l.cursor+blockSize > l.active.size {
+		return
+	}
+	b := &batch{no: l.known + 1, seg: l.active, off: l.cursor, buf: make([]byte, batchHeaderLen, blockSize)}
+	if err := l.write(b); err != nil {
+		l.fail(err)
+	}
+}
+
+// notifier tells the Waiters, while the writer is at the next batch.
+func (l *Log) notifier() {
+	defer l.wg.Done()
+	for {
+		l.mu.Lock()
+		for len(l.done) == 0 && !l.writerGone && l.failed == nil {
+			l.toNotify.Wait()
+		}
+		if l.failed != nil || len(l.done) == 0 {
+			l.mu.Unlock()
+			return
+		}
+		b := l.done[0]
+		copy(l.done, l.done[1:])
+		l.done[len(l.done)-1] = nil
+		l.done = l.done[:len(l.done)-1]
+		l.mu.Unlock()
+
+		l.tell(b)
+
+		l.mu.Lock()
+		l.pendingBytes -= int64(b.stream)
+		l.pendingRecords -= int64(len(b.entries))
+		l.notified += uint64(len(b.entries))
+		l.recycle(b)
+		l.broadcast()
+		l.mu.Unlock()
+	}
+}
+
+func (l *Log) tell(b *batch) {
+	for i := range b.entries {
+		if l.dead.Load() {
+			return
+		}
+		e := &b.entries[i]
+		if e.w != nil {
+			e.w.Durable(e.token, Loc{Segment: b.seg.id, Offset: uint32(b.off) + e.offset, Len: e.length})
+		}
+	}
+}
