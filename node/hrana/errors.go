@@ -137,7 +137,13 @@ func writeError(w http.ResponseWriter, status int, code, message string) {
 	jw.Close() // a peer that is gone needs no answer
 }
 
-func fail(w http.ResponseWriter, err error) {
+// Fail answers a request of the protocol with err.
+func Fail(w http.ResponseWriter, err error) {
 	code, message := describe(err)
 	writeError(w, status(err), code, message)
+}
+
+// FailMissingFacet answers a request whose URL names no facet.
+func FailMissingFacet(w http.ResponseWriter, message string) {
+	writeError(w, http.StatusNotFound, "NO_FACET_IN_URL", message)
 }

@@ -119,12 +119,12 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, name facet.Name,
 	var err error
 	if h.opts.Authorize != nil {
 		if readOnly, err = h.opts.Authorize(r, name); err != nil {
-			fail(w, err)
+			Fail(w, err)
 			return nil, nil, nil, false
 		}
 	}
 	if body, err = httpjson.ReadBody(w, r, MaxBodyLen, h.budget); err != nil {
-		fail(w, err)
+		Fail(w, err)
 		return nil, nil, nil, false
 	}
 	if req, err = decode(body.Bytes); err == nil {
@@ -132,7 +132,7 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, name facet.Name,
 	}
 	if err != nil {
 		body.Close()
-		fail(w, err)
+		Fail(w, err)
 		return nil, nil, nil, false
 	}
 	ss.readOnly = readOnly

@@ -17,8 +17,8 @@ import (
 
 // NodeID and URL are what the fake calls its only node.
 const (
-	NodeID cluster.NodeID = "n1"
-	URL                   = "http://127.0.0.1:7400"
+	NodeID = cluster.NodeID("n1")
+	URL    = "http://127.0.0.1:7400"
 )
 
 // Service is a node made of SQLite files in one directory.

@@ -219,3 +219,9 @@ func (w *Writer) Base64(b []byte, enc *base64.Encoding) {
 	w.buf = append(enc.AppendEncode(w.buf, b), '"')
 	w.room()
 }
+
+// Bytes appends b as it is.
+func (w *Writer) Bytes(b []byte) {
+	w.buf = append(w.buf, b...)
+	w.room()
+}

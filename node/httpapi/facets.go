@@ -1,0 +1,322 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/internal/httpjson"
+	"github.com/facetd/facetd/node/service"
+)
+
+// Mover is a service.Service that can move facets between nodes.
+type Mover interface {
+	// Move makes the node the facet's owner and returns when it is.
+	Move(ctx context.Context, name facet.Name, to cluster.NodeID) (service.Info, error)
+}
+
+// list answers GET /v1/facets?tenant=T&after=NAME&limit=N.
+func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, "tenant", "after", "limit")
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	tenant, err := facet.ParseTenant(q.Get("tenant"))
+	if err != nil {
+		if q.Get("tenant") == "" {
+			err = hinted("write /v1/facets?tenant=TENANT", "facets are listed by tenant")
+		}
+		h.fail(w, r, err)
+		return
+	}
+	limit := DefaultListLimit
+	if v := q.Get("limit"); v != "" {
+		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > MaxListLimit {
+			h.fail(w, r, badRequest("limit is a number from 1 to %d, not %s", MaxListLimit, shown(v)))
+			return
+		}
+	}
+	after := q.Get("after")
+	if len(after) > facet.MaxFacetLen {
+		h.fail(w, r, badRequest("after is longer than any facet's name"))
+		return
+	}
+	if _, err := h.authorize(r, Scope{Tenant: tenant}, Read); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	infos, more, err := h.svc.List(r.Context(), tenant, after, limit)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	jsonHeader(w)
+	jw := httpjson.NewWriter(w, http.StatusOK)
+	jw.Raw(`{"facets":[`)
+	for i := range infos {
+		if i > 0 {
+			jw.Byte(',')
+		}
+		jw.Byte('\n')
+		writeInfo(jw, &infos[i])
+	}
+	jw.Raw(`],"more":`)
+	jw.Bool(more)
+	if more && len(infos) > 0 {
+		jw.Raw(`,"next":`)
+		httpjson.Str(jw, "/v1/facets?tenant="+string(tenant)+"&after="+url.QueryEscape(infos[len(infos)-1].Name.Facet)+"&limit="+strconv.Itoa(limit))
+	}
+	jw.Raw("}\n")
+	jw.Close() // a peer that is gone needs no answer
+}
+
+// query reads the URL's query and refuses names it does not know.
+func query(r *http.Request, known ...string) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("the query of the URL is malformed: %v", err)
+	}
+names:
+	for name := range q {
+		for _, k := range known {
+			if name == k {
+				continue names
+			}
+		}
+		return nil, badRequest("unknown query parameter %s", shown(name))
+	}
+	return q, nil
+}
+
+// facet answers GET, PUT and DELETE of /v1/facets/T/F.
+func (h *Handler) facet(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	want := Admin
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		want = Read
+	}
+	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, want)
+	if err == nil {
+		_, err = query(r)
+	}
+	status, info := http.StatusOK, service.Info{}
+	if err == nil {
+		switch r.Method {
+		case http.MethodPut:
+			var created bool
+			if info, created, err = h.svc.Create(r.Context(), name); created {
+				status = http.StatusCreated
+			}
+		case http.MethodDelete:
+			if err = h.svc.Delete(r.Context(), name); err == nil {
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		default:
+			info, err = h.svc.Stat(r.Context(), name)
+		}
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answerInfo(w, status, &info)
+}
+
+func answerInfo(w http.ResponseWriter, status int, info *service.Info) {
+	jsonHeader(w)
+	jw := httpjson.NewWriter(w, status)
+	writeInfo(jw, info)
+	jw.Byte('\n')
+	jw.Close() // a peer that is gone needs no answer
+}
+
+func writeInfo(w *httpjson.Writer, info *service.Info) {
+	w.Raw(`{"tenant":`)
+	httpjson.Str(w, string(info.Name.Tenant))
+	w.Raw(`,"facet":`)
+	httpjson.Str(w, info.Name.Facet)
+	w.Raw(`,"incarnation":"`)
+	w.Raw(info.Incarnation.String())
+	w.Raw(`","owner":`)
+	httpjson.Str(w, string(info.Owner))
+	w.Raw(`,"owner_url":`)
+	httpjson.Str(w, info.OwnerURL)
+	w.Raw(`,"epoch":`)
+	w.Uint(uint64(info.Epoch))
+	w.Raw(`,"replicas":[`)
+	for i, n := range info.Replicas {
+		if i > 0 {
+			w.Byte(',')
+		}
+		httpjson.Str(w, string(n))
+	}
+	w.Raw(`],"state":`)
+	httpjson.Str(w, info.State)
+	w.Raw(`,"active":`)
+	w.Bool(info.Active)
+	w.Raw(`,"size_bytes":`)
+	if info.SizeBytes < 0 {
+		w.Raw("null}")
+		return
+	}
+	w.Int(info.SizeBytes)
+	w.Byte('}')
+}
+
+// export sends the facet as a SQLite file.
+func (h *Handler) export(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
+	if err == nil {
+		_, err = query(r)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	e, err := h.svc.Export(r.Context(), name)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	defer e.Close() // it was only read
+	head := w.Header()
+	head.Set("Content-Type", "application/vnd.sqlite3")
+	head.Set("Content-Length", strconv.FormatInt(e.Size(), 10))
+	// Names of tenants and facets need no quoting.
+	head.Set("Content-Disposition", `attachment; filename="`+string(name.Tenant)+"-"+name.Facet+`.sqlite"`)
+	head.Set("Cache-Control", "no-store")
+	head.Set(headerPosition, e.Position().String())
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	n, err := e.WriteTo(httpjson.NewStall(w, r))
+	if err != nil || n != e.Size() {
+		if r.Context().Err() == nil {
+			h.log.Error("export", "facet", name.String(), "bytes", n, "of", e.Size(), "err", err)
+		}
+		panic(http.ErrAbortHandler) // so that the file is seen to be cut short
+	}
+}
+
+// importFile makes or exchanges the facet by a SQLite file.
+func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Admin)
+	var q url.Values
+	if err == nil {
+		q, err = query(r, "replace")
+	}
+	replace := false
+	if err == nil && q.Has("replace") {
+		replace, err = parseBool("replace", q.Get("replace"))
+	}
+	if err == nil && r.ContentLength > MaxImportLen {
+		err = httpjson.ErrTooLarge
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	body := &failingReader{r: httpjson.NewStall(w, r), left: MaxImportLen}
+	info, err := h.svc.Import(r.Context(), name, body, replace)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	status := http.StatusCreated
+	if replace {
+		status = http.StatusOK
+	}
+	answerInfo(w, status, &info)
+}
+
+// failingReader ends a body with an error at its limit.
+type failingReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (f *failingReader) Read(p []byte) (int, error) {
+	if f.left <= 0 {
+		return 0, httpjson.ErrTooLarge
+	}
+	n, err := f.r.Read(p[:min(int64(len(p)), f.left)])
+	f.left -= int64(n)
+	return n, err
+}
+
+// move makes another node the owner.
+func (h *Handler) move(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Admin)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	to, err := decodeMove(body.Bytes)
+	body.Close()
+	var info service.Info
+	if err == nil {
+		info, err = h.moveTo(r.Context(), name, to)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answerInfo(w, http.StatusOK, &info)
+}
+
+func decodeMove(src []byte) (cluster.NodeID, error) {
+	jr, err := httpjson.NewReader(src)
+	if err != nil {
+		return "", err
+	}
+	d := &execDecoder{Reader: jr}
+	var to cluster.NodeID
+	err = d.fields(func(key []byte) error {
+		if string(key) != "to" {
+			return unknownField(key, "to")
+		}
+		return d.word(func(v string) (err error) {
+			if to, err = cluster.ParseNodeID(v); err != nil {
+				return badRequest("%v", err)
+			}
+			return nil
+		})
+	})
+	if err == nil {
+		err = d.End()
+	}
+	if err == nil && to.IsZero() {
+		err = hinted(`send {"to":"NODE"}`, "the body does not say where to")
+	}
+	return to, err
+}
+
+func (h *Handler) moveTo(ctx context.Context, name facet.Name, to cluster.NodeID) (service.Info, error) {
+	info, err := h.svc.Stat(ctx, name)
+	if err != nil || info.Owner == to {
+		return info, err // it is there already
+	}
+	if m, ok := h.svc.(Mover); ok {
+		return m.Move(ctx, name, to)
+	}
+	nodes := h.svc.Cluster(ctx).Nodes
+	known := ""
+	for _, n := range nodes {
+		if n.ID == to {
+			return info, facet.Errorf(facet.CodeUnavailable, "move %v to %v: this node cannot move facets", name, to)
+		}
+		known += " " + string(n.ID)
+	}
+	return info, hinted("the nodes are:"+known, "move %v: there is no node %v in this cluster", name, to)
+}

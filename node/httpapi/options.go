@@ -1,0 +1,63 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/facetd/facetd/facet"
+)
+
+// Access is what a caller may do, each including the ones before.
+type Access uint8
+
+const (
+	NoAccess Access = iota
+	Read            // read rows, look at a facet, export it
+	Write           // change rows, create by first write
+	Admin           // create, delete, import, move; look at the cluster
+)
+
+// Scope is what a request wants to reach. An empty Facet means the tenant as a
+// whole, an empty Tenant the cluster.
+type Scope struct {
+	Tenant facet.Tenant
+	Facet  string
+}
+
+// Options of a Handler. The zero value lets everybody in and offers no native
+// protocol.
+type Options struct {
+	// Log gets panics and what goes wrong after an answer has begun. Default:
+	// slog.Default().
+	Log *slog.Logger
+
+	// Authorize returns what the caller may do in scope. want is the least the
+	// request needs; an answer below it is refused as forbidden. An error, best a
+	// *facet.Error, is answered as it is. Default: everybody is Admin.
+	Authorize func(r *http.Request, scope Scope, want Access) (Access, error)
+
+	// NativePath and Native mount the native protocol, which takes the connection
+	// over. Native answers everything at and below NativePath and authorises for
+	// itself. Default: not mounted.
+	NativePath string
+	Native     http.Handler
+
+	// BaseURL is the URL of this node that Hrana clients must come back to while
+	// they hold a baton, with a trailing slash. Default: they stay where they are.
+	BaseURL func(r *http.Request, name facet.Name) string
+
+	// BatonSecret signs the batons of Hrana. Default: drawn at start.
+	BatonSecret []byte
+
+	// TrustedOrigins are web origins ("https://app.example") whose pages may send
+	// requests that change something. Default: none but this server itself.
+	TrustedOrigins []string
+
+	// LoopbackHosts refuses requests whose Host is neither an IP address nor
+	// localhost. A server without tokens on a loopback address needs it: it keeps
+	// out web pages that have their name point to 127.0.0.1.
+	LoopbackHosts bool
+
+	// Version is shown on the first page.
+	Version string
+}

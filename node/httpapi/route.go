@@ -1,0 +1,188 @@
+package httpapi
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"strings"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/hrana"
+)
+
+// route finds the endpoint of a path.
+func (h *Handler) route(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	switch path {
+	case "/":
+		if h.allow(w, r, http.MethodGet) {
+			h.root(w, r)
+		}
+		return
+	case "/livez":
+		if h.allow(w, r, http.MethodGet) {
+			h.live(w)
+		}
+		return
+	case "/readyz":
+		if h.allow(w, r, http.MethodGet) {
+			h.ready(w, r)
+		}
+		return
+	case "/metrics":
+		if h.allow(w, r, http.MethodGet) {
+			h.metrics(w, r)
+		}
+		return
+	case "/v1/cluster":
+		if h.allow(w, r, http.MethodGet) {
+			h.cluster(w, r)
+		}
+		return
+	case "/v1/facets", "/v1/facets/":
+		if h.allow(w, r, http.MethodGet) {
+			h.list(w, r)
+		}
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/v1/facets/"); ok {
+		h.routeFacet(w, r, rest)
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/v1/db/"); ok {
+		h.routeDB(w, r, rest)
+		return
+	}
+	hint := "GET / lists the endpoints"
+	if hrana.Handles(strings.TrimPrefix(path, "/")) {
+		hint = "a libSQL client's URL names the facet: " + baseURL(r) + "/v1/db/TENANT/FACET/"
+	}
+	h.notFound(w, r, hint)
+}
+
+// allow answers 405 unless the request has one of the methods. HEAD goes where
+// GET goes.
+func (h *Handler) allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m || m == http.MethodGet && r.Method == http.MethodHead {
+			return true
+		}
+	}
+	list := strings.Join(methods, ", ")
+	w.Header().Set("Allow", list)
+	f := hinted("use "+list+" here", "%s does not go with %s", shown(r.Method), shown(r.URL.Path))
+	f.status = http.StatusMethodNotAllowed
+	h.fail(w, r, f)
+	return false
+}
+
+func (h *Handler) notFound(w http.ResponseWriter, r *http.Request, hint string) {
+	h.fail(w, r, hintedAs(facet.CodeNotFound, hint, "there is no endpoint %s", shown(r.URL.Path)))
+}
+
+// routeFacet finds the endpoint of TENANT/FACET[/ACTION].
+func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string) {
+	tenant, rest, _ := strings.Cut(rest, "/")
+	name, action, _ := strings.Cut(rest, "/")
+	action = strings.TrimSuffix(action, "/")
+	if name == "" {
+		h.notFound(w, r, "facets of a tenant are listed by /v1/facets?tenant="+tenant)
+		return
+	}
+	id, err := facet.NewName(tenant, name)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	switch action {
+	case "":
+		if h.allow(w, r, http.MethodGet, http.MethodPut, http.MethodDelete) {
+			h.facet(w, r, id)
+		}
+	case "export":
+		if h.allow(w, r, http.MethodGet) {
+			h.export(w, r, id)
+		}
+	case "import":
+		if h.allow(w, r, http.MethodPut) {
+			h.importFile(w, r, id)
+		}
+	case "move":
+		if h.allow(w, r, http.MethodPost) {
+			h.move(w, r, id)
+		}
+	default:
+		h.notFound(w, r, "below a facet there are export, import and move; a facet's name has no slash")
+	}
+}
+
+// routeDB finds the endpoint of TENANT/FACET/ACTION.
+func (h *Handler) routeDB(w http.ResponseWriter, r *http.Request, rest string) {
+	tenant, rest, _ := strings.Cut(rest, "/")
+	name, action, _ := strings.Cut(rest, "/")
+	if name == "" || hrana.Handles(name) && !hrana.Handles(action) && action != "exec" {
+		h.missingFacet(w, r, tenant)
+		return
+	}
+	id, err := facet.NewName(tenant, name)
+	if err != nil {
+		if hrana.Handles(action) {
+			hrana.Fail(w, err)
+			return
+		}
+		h.fail(w, r, err)
+		return
+	}
+	switch {
+	case strings.TrimSuffix(action, "/") == "exec":
+		if h.allow(w, r, http.MethodPost) {
+			h.exec(w, r, id)
+		}
+	case action == "":
+		if h.allow(w, r, http.MethodGet) {
+			h.database(w, r, id)
+		}
+	case hrana.Handles(action):
+		h.hrana.Serve(w, r, id, action)
+	default:
+		h.notFound(w, r, "below a database there are exec, v2/pipeline, v3/pipeline and v3/cursor; a facet's name has no slash")
+	}
+}
+
+// missingFacet tells a libSQL client that its URL names a tenant only. The
+// answer has the fields both kinds of clients look for.
+func (h *Handler) missingFacet(w http.ResponseWriter, r *http.Request, tenant string) {
+	if tenant == "" {
+		tenant = "TENANT"
+	}
+	hrana.FailMissingFacet(w, "the URL names no facet; it must be "+baseURL(r)+"/v1/db/"+tenant+"/FACET/, with the slash at its end")
+}
+
+// baseURL is the URL of this server as the client wrote it.
+func baseURL(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if r.Host == "" {
+		return scheme + "://HOST"
+	}
+	return scheme + "://" + r.Host
+}
+
+// requestID takes the client's id of the request over, if it is a plain one, or
+// draws one.
+func requestID(r *http.Request) string {
+	id := r.Header.Get(headerRequestID)
+	ok := len(id) > 0 && len(id) <= maxRequestID
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
+	}
+	if ok {
+		return id
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,29 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+)
+
+// NewServer makes the http.Server of an API port: HTTP/1.1 and HTTP/2, the
+// latter also without TLS for clients that know it is there. Bodies and answers
+// have no deadline here, for exports are long; each endpoint watches that they
+// keep moving.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	if log == nil {
+		log = slog.Default()
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    MaxHeaderBytes,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsHTTP2},
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
