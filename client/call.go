@@ -1,0 +1,84 @@
+package client
+
+import (
+	"sync"
+
+	"github.com/facetd/facetd/facet"
+)
+
+// call is one request and what came back for it. It is pooled.
+//
+// The goroutine of the caller owns it, but for the fields below the line: from
+// the moment the call has a slot in a connection until it left it, those belong
+// to the connection's mutex.
+type call struct {
+	req   facet.Request
+	steps [1]facet.Step // most requests have one
+	args  facet.Values
+	sql   []byte
+	names []string
+	frame []byte // the encoded request
+	eff   effect
+
+	node *node // where it was sent last
+	conn *conn
+	slot uint32
+
+	// wake holds a token when something below changed.
+	wake chan struct{}
+	// ----
+	first  []byte   // items of the first frame of the answer
+	more   [][]byte // items of later frames, taken from the front
+	parts  int      // frames that came
+	bytes  int
+	final  bool // nothing more will come
+	err    error
+	isLost bool // err is about the connection
+	tx     facet.TxID
+	pos    facet.Position
+}
+
+var callPool = sync.Pool{New: func() any { return &call{wake: make(chan struct{}, 1)} }}
+
+func newCall() *call { return callPool.Get().(*call) }
+
+// free puts the call back. It must not have a slot.
+func (c *call) free() {
+	if cap(c.frame) > keepBuffer {
+		c.frame = nil
+	}
+	if cap(c.args) > keepBuffer {
+		c.args = nil
+	}
+	if cap(c.sql) > keepBuffer {
+		c.sql = nil
+	}
+	c.req, c.steps = facet.Request{}, [1]facet.Step{}
+	c.args, c.sql, c.frame = c.args[:0], c.sql[:0], c.frame[:0]
+	clear(c.names)
+	c.names = c.names[:0]
+	c.resetAnswer()
+	c.node, c.conn = nil, nil
+	callPool.Put(c)
+}
+
+// resetAnswer makes the call ready to be sent (again).
+func (c *call) resetAnswer() {
+	if cap(c.first) > keepBuffer {
+		c.first = nil
+	}
+	c.first, c.more = c.first[:0], nil
+	c.parts, c.bytes, c.final, c.err, c.isLost = 0, 0, false, nil, false
+	c.tx, c.pos = facet.TxID{}, facet.Position{}
+	select {
+	case <-c.wake:
+	default:
+	}
+}
+
+func (c *call) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}

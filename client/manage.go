@@ -1,0 +1,285 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+)
+
+// Info is what the cluster tells about a facet.
+type Info struct {
+	Name      facet.Name
+	Owner     string // node id
+	OwnerURL  string
+	Epoch     facet.Epoch
+	Replicas  []string // node ids
+	State     string
+	SizeBytes int64 // -1 when the node that answered does not know
+	Active    bool
+}
+
+// infoJSON is Info as the management API writes it.
+type infoJSON struct {
+	Tenant    string          `json:"tenant"`
+	Facet     string          `json:"facet"`
+	Owner     string          `json:"owner"`
+	OwnerURL  string          `json:"owner_url"`
+	Epoch     json.RawMessage `json:"epoch"` // a number, or a string of digits
+	Replicas  []string        `json:"replicas"`
+	State     string          `json:"state"`
+	SizeBytes *int64          `json:"size_bytes"`
+	Active    bool            `json:"active"`
+}
+
+func (j *infoJSON) info() (Info, error) {
+	name, err := facet.NewName(j.Tenant, j.Facet)
+	if err != nil {
+		return Info{}, err
+	}
+	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active}
+	if j.SizeBytes != nil {
+		i.SizeBytes = *j.SizeBytes
+	}
+	if s := strings.Trim(string(j.Epoch), `"`); s != "" && s != "null" {
+		if i.Epoch, err = facet.ParseEpoch(s); err != nil {
+			return Info{}, fmt.Errorf("read epoch: %w", err)
+		}
+	}
+	return i, nil
+}
+
+func newHTTP(o *Options) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:           o.Dial,
+			TLSClientConfig:       o.TLS,
+			TLSHandshakeTimeout:   o.DialTimeout,
+			ExpectContinueTimeout: 2 * time.Second,
+			ResponseHeaderTimeout: 0, // an import answers when the whole file is checked
+			IdleConnTimeout:       30 * time.Second,
+			MaxIdleConnsPerHost:   2,
+		},
+		// Redirects are followed by hand: the token goes along, and a body that was
+		// not read is sent again.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Stat tells about the facet; facet.ErrNotFound when it does not exist. It never
+// creates one.
+func (f *Facet) Stat(ctx context.Context) (Info, error) {
+	i, err := f.client.info(ctx, http.MethodGet, f.path(""), nil)
+	return i, f.wrap("stat", err)
+}
+
+// Create makes the facet without writing to it. One that exists already is fine.
+func (f *Facet) Create(ctx context.Context) (Info, error) {
+	i, err := f.client.info(ctx, http.MethodPut, f.path(""), nil)
+	return i, f.wrap("create", err)
+}
+
+// Delete removes the facet. Its name is free again at once.
+func (f *Facet) Delete(ctx context.Context) error {
+	resp, err := f.client.manage(ctx, http.MethodDelete, f.path(""), nil)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return f.wrap("delete", err)
+}
+
+// Export writes the facet, as it is at one moment, to w as a plain SQLite file.
+// Writers are not stopped.
+func (f *Facet) Export(ctx context.Context, w io.Writer) (int64, error) {
+	resp, err := f.client.manage(ctx, http.MethodGet, f.path("/export"), nil)
+	if err != nil {
+		return 0, f.wrap("export", err)
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, resp.Body)
+	if err == nil && resp.ContentLength >= 0 && n != resp.ContentLength {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, f.wrap("export", err)
+}
+
+// Import makes the facet from a SQLite file, which the node checks first. With
+// replace an existing facet is exchanged as a whole; without, it is
+// facet.ErrExists.
+func (f *Facet) Import(ctx context.Context, file io.Reader, replace bool) (Info, error) {
+	path := f.path("/import")
+	if replace {
+		path += "?replace=true"
+	}
+	i, err := f.client.info(ctx, http.MethodPut, path, file)
+	return i, f.wrap("import", err)
+}
+
+// List gives the facets of the tenant after the given name, in name order.
+func (b *Binding) List(ctx context.Context, after string) iter.Seq2[Info, error] {
+	return b.client.List(ctx, b.tenant, after)
+}
+
+// List gives the facets of a tenant after the given name, in name order, a page
+// at a time.
+func (c *Client) List(ctx context.Context, tenant facet.Tenant, after string) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		for {
+			page, more, err := c.ListPage(ctx, tenant, after, listPage)
+			if err != nil {
+				yield(Info{}, err)
+				return
+			}
+			for _, i := range page {
+				if !yield(i, nil) {
+					return
+				}
+				after = i.Name.Facet
+			}
+			if !more || len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// ListPage gives at most limit facets of a tenant after the given name, in name
+// order, and whether there are more.
+func (c *Client) ListPage(ctx context.Context, tenant facet.Tenant, after string, limit int) (infos []Info, more bool, err error) {
+	q := url.Values{"tenant": {string(tenant)}, "limit": {strconv.Itoa(limit)}}
+	if after != "" {
+		q.Set("after", after)
+	}
+	fail := func(err error) ([]Info, bool, error) { return nil, false, fmt.Errorf("list %v: %w", tenant, err) }
+	resp, err := c.manage(ctx, http.MethodGet, "/v1/facets?"+q.Encode(), nil)
+	if err != nil {
+		return fail(err)
+	}
+	defer resp.Body.Close()
+	var body struct {
+		Facets []infoJSON `json:"facets"`
+		More   bool       `json:"more"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxInfoBody)).Decode(&body); err != nil {
+		return fail(fmt.Errorf("read answer: %w", err))
+	}
+	infos = make([]Info, len(body.Facets))
+	for i := range body.Facets {
+		if infos[i], err = body.Facets[i].info(); err != nil {
+			return fail(err)
+		}
+	}
+	return infos, body.More, nil
+}
+
+// path is the management path of the facet. Names need no escaping.
+func (f *Facet) path(rest string) string {
+	return "/v1/facets/" + string(f.name.Tenant) + "/" + f.name.Facet + rest
+}
+
+func (c *Client) info(ctx context.Context, method, path string, body io.Reader) (Info, error) {
+	resp, err := c.manage(ctx, method, path, body)
+	if err != nil {
+		return Info{}, err
+	}
+	defer resp.Body.Close()
+	var j infoJSON
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxInfoBody)).Decode(&j); err != nil {
+		return Info{}, fmt.Errorf("read answer: %w", err)
+	}
+	return j.info()
+}
+
+// manage makes a management request, following redirects. What cannot be reached
+// is tried at the other endpoints, once each; a request whose body was read is
+// not sent twice.
+func (c *Client) manage(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	base := int(c.preferred.Load())
+	src := &once{r: body}
+	var last error
+	for i := range c.endpoints {
+		target := c.endpoints[(base+i)%len(c.endpoints)].at.String() + path
+		for range maxRedirects + 1 {
+			resp, err := c.request(ctx, method, target, src)
+			if err != nil {
+				last = fmt.Errorf("%w: %w", facet.Errorf(lostCode(src), "reach %s", target), err)
+				break
+			}
+			if resp.StatusCode < 300 {
+				return resp, nil
+			}
+			next := resp.Header.Get("Location")
+			if resp.StatusCode == http.StatusTemporaryRedirect && next != "" && !src.used() {
+				resp.Body.Close()
+				to, err := resp.Request.URL.Parse(next)
+				if err != nil {
+					return nil, facet.Errorf(facet.CodeInternal, "follow redirect to %.200q: %v", next, err)
+				}
+				target, last = to.String(), facet.Errorf(facet.CodeUnavailable, "more than %d redirects", maxRedirects)
+				continue
+			}
+			err = httpError(resp)
+			resp.Body.Close()
+			return nil, err
+		}
+		if src.used() || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, last
+}
+
+// lostCode is the code of a request that got no answer. Creating and deleting
+// twice is harmless; an import that was sent may have happened.
+func lostCode(src *once) facet.Code {
+	if src.used() {
+		return facet.CodeUnknownOutcome
+	}
+	return facet.CodeUnavailable
+}
+
+func (c *Client) request(ctx context.Context, method, target string, src *once) (*http.Response, error) {
+	tok, err := c.opt.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var body io.Reader = http.NoBody
+	if src.r != nil {
+		body = io.NopCloser(src) // hides it: net/http would guess a length otherwise
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	if tok != "" {
+		req.Header.Set("Authorization", "Bearer "+tok)
+	}
+	if src.r != nil {
+		req.Header.Set("Expect", "100-continue") // so that a redirect comes before the body
+		req.Header.Set("Content-Type", "application/vnd.sqlite3")
+		req.ContentLength = -1
+		if b, ok := src.r.(*bytes.Reader); ok {
+			req.ContentLength = int64(b.Len())
+		}
+	}
+	return c.http.Do(req)
+}
+
+// once is a body that knows whether anything was read of it.
+type once struct {
+	r    io.Reader
+	read atomic.Bool // net/http may still read when it returned
+}
+
+func (o *once) Read(p []byte) (int, error) { o.read.Store(true); return o.r.Read(p) }
+func (o *once) used() bool                 { return o.read.Load() }

@@ -1,0 +1,200 @@
+// Package sqldriver is the database/sql driver of facetd, named "facetd":
+//
+//	import _ "github.com/facetd/facetd/client/sqldriver"
+//
+//	db, err := sql.Open("facetd", "facetd://127.0.0.1:7400/acme/notes?token=…")
+//
+// It owns the translation between database/sql and the SDK, and refuses to add
+// anything to it: connections, retries and errors are those of package client.
+//
+// One sql.DB is one facet. All its pooled connections share one client; a
+// sql.Conn costs nothing but while it is in a transaction, which holds the facet.
+//
+// # The data source name
+//
+//	facetd://HOST:PORT[,HOST:PORT…]/TENANT/FACET[?OPTION=VALUE&…]
+//
+//	token=T          bearer token
+//	tls=true         reach the hosts over https
+//	idempotent=true  give every write outside transactions an idempotency key
+//	readonly=true    refuse writes
+//
+// # Behaviour to know
+//
+// An Exec without arguments may hold many statements, as migrations have them;
+// its result is that of the script. Statements are not prepared ahead: Prepare
+// sends nothing, an error of the SQL shows when it runs. Transactions are BEGIN
+// IMMEDIATE, or BEGIN with sql.TxOptions.ReadOnly; isolation is serializable, and
+// only that and the default are accepted. While a transaction's context is
+// cancelled database/sql rolls it back.
+//
+// A column declared DATE, DATETIME or TIMESTAMP gives a time.Time when its text
+// can be read as one (integers are Unix seconds), one declared BOOLEAN or BOOL
+// gives a bool when it holds an integer. Everything else has the type SQLite
+// stored: int64, float64, string, []byte or nil. time.Time arguments are stored
+// as RFC 3339 text with nanoseconds.
+package sqldriver
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/facetd/facetd/client"
+	"github.com/facetd/facetd/facet"
+)
+
+func init() { sql.Register("facetd", Driver{}) }
+
+// Driver is the driver; use it by its name "facetd".
+type Driver struct{}
+
+// Open is for database/sql, which prefers OpenConnector.
+func (d Driver) Open(dsn string) (driver.Conn, error) {
+	c, err := d.OpenConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	cn, err := c.Connect(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	cn.(*conn).own = c.(*Connector) // the only one of its connector
+	return cn, nil
+}
+
+// OpenConnector reads the data source name.
+func (d Driver) OpenConnector(dsn string) (driver.Connector, error) { return ParseDSN(dsn) }
+
+// Connector makes the connections of one sql.DB, see sql.OpenDB.
+type Connector struct {
+	endpoints []string
+	name      facet.Name
+	readOnly  bool
+	options   client.Options
+
+	mu     sync.Mutex
+	client *client.Client // opened by the first Connect, or given
+	given  bool
+	closed bool
+}
+
+// ParseDSN makes a connector of a data source name.
+func ParseDSN(dsn string) (*Connector, error) {
+	bad := func(format string, args ...any) (*Connector, error) {
+		return nil, facet.Errorf(facet.CodeBadRequest, "data source name: %s; write it as facetd://host:7400/tenant/facet", fmt.Sprintf(format, args...))
+	}
+	rest, ok := strings.CutPrefix(dsn, "facetd://")
+	if !ok {
+		return bad("it does not begin with facetd://")
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	hosts, name, ok := strings.Cut(rest, "/")
+	if !ok || hosts == "" {
+		return bad("a host and a facet are needed")
+	}
+	c := &Connector{}
+	var err error
+	if c.name, err = facet.ParseName(strings.TrimSuffix(name, "/")); err != nil {
+		return nil, err
+	}
+	opts, err := url.ParseQuery(query)
+	if err != nil {
+		return bad("%v", err)
+	}
+	scheme := "http://"
+	for k, vs := range opts {
+		v := vs[len(vs)-1]
+		var on bool
+		if k != "token" {
+			if on, err = strconv.ParseBool(v); err != nil {
+				return bad("option %s=%.40q is neither true nor false", k, v)
+			}
+		}
+		switch k {
+		case "token":
+			c.options.Token = v
+		case "tls":
+			if on {
+				scheme = "https://"
+			}
+		case "idempotent":
+			c.options.Idempotent = on
+		case "readonly":
+			c.readOnly = on
+		default:
+			return bad("option %.40q is not known", k)
+		}
+	}
+	for h := range strings.SplitSeq(hosts, ",") {
+		c.endpoints = append(c.endpoints, scheme+h)
+	}
+	c.options.Software = "facetd-go-sql"
+	return c, nil
+}
+
+// NewConnector makes a connector for a facet on a client you have. Closing the
+// sql.DB leaves the client open.
+func NewConnector(c *client.Client, name facet.Name) *Connector {
+	return &Connector{client: c, given: true, name: name}
+}
+
+// Connect makes a connection; the first opens the client.
+func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, driver.ErrBadConn
+	}
+	if c.client == nil {
+		cl, err := client.Open(ctx, c.endpoints, c.options)
+		if err != nil {
+			return nil, err
+		}
+		c.client = cl
+	}
+	f, err := c.client.Facet(c.name.String())
+	if err != nil {
+		return nil, err
+	}
+	if c.readOnly {
+		f = f.ReadOnly()
+	}
+	return &conn{client: c.client, base: f}, nil
+}
+
+// Driver is for database/sql.
+func (c *Connector) Driver() driver.Driver { return Driver{} }
+
+// Close is called by sql.DB.Close.
+func (c *Connector) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.client == nil || c.given {
+		return nil
+	}
+	err := c.client.Close()
+	c.client = nil
+	return err
+}
+
+var _ interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+	driver.NamedValueChecker
+} = (*conn)(nil)
+
+var _ io.Closer = (*Connector)(nil)

@@ -1,0 +1,190 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/node/service"
+)
+
+// Options of a Server. The zero value is usable.
+type Options struct {
+	// Node, Cluster and Software are told to clients in the handshake.
+	Node, Cluster, Software string
+
+	// Authorize says whether the bearer of token may reach name, and write there.
+	// It is asked for every request, so it must be quick. nil allows everything.
+	// A request that may read but not write goes on as read-only.
+	Authorize func(token string, name facet.Name, write bool) error
+
+	// MaxInFlight is how many unanswered requests a connection may have. Default
+	// wire.DefaultMaxInFlight; what exceeds it is refused with CodeOverloaded.
+	MaxInFlight int
+
+	// MaxConns bounds the connections. Default DefaultMaxConns.
+	MaxConns int
+
+	// Conn bounds each connection: keepalive, write timeout, queue.
+	Conn wire.ConnConfig
+
+	// Log gets one line per connection that ends badly. Default slog.Default().
+	Log *slog.Logger
+}
+
+// Server serves the native protocol on top of a Service.
+type Server struct {
+	svc service.Service
+	opt Options
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	draining bool
+	running  sync.WaitGroup // sessions, until their last call is done
+}
+
+// New makes a server of svc.
+func New(svc service.Service, opt Options) *Server {
+	if opt.MaxInFlight <= 0 {
+		opt.MaxInFlight = wire.DefaultMaxInFlight
+	}
+	if opt.MaxConns <= 0 {
+		opt.MaxConns = DefaultMaxConns
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	return &Server{svc: svc, opt: opt, sessions: make(map[*session]struct{})}
+}
+
+// ServeHTTP upgrades the request to the native protocol and serves the
+// connection until it is over and every request of it is answered.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !asksFor(r) {
+		w.Header().Set("Upgrade", wire.Protocol)
+		w.Header().Set("Connection", "Upgrade")
+		refuse(w, http.StatusUpgradeRequired, facet.Errorf(facet.CodeBadRequest,
+			"this is the native protocol: send GET %s over HTTP/1.1 with Connection: Upgrade and Upgrade: %s", wire.Path, wire.Protocol))
+		return
+	}
+	hj, ok := w.(http.Hijacker)
+	if !ok {
+		refuse(w, http.StatusInternalServerError, facet.Errorf(facet.CodeInternal, "this server cannot hand over the connection"))
+		return
+	}
+	sess := newSession(s, bearer(r))
+	if err := s.admit(sess); err != nil {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	defer s.forget(sess)
+	nc, rw, err := hj.Hijack()
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, facet.Errorf(facet.CodeInternal, "hand over connection: %v", err))
+		return
+	}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // never fails: it is buffered
+	nc.SetWriteDeadline(time.Now().Add(upgradeTimeout))
+	_, err = fmt.Fprintf(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.Protocol)
+	if err != nil {
+		nc.Close()
+		return
+	}
+	err = sess.serve(wire.NewConn(nc, early, s.opt.Conn))
+	if !errors.Is(err, wire.ErrClosed) && !errors.Is(err, context.Canceled) {
+		s.opt.Log.Info("native connection ended", "remote", nc.RemoteAddr().String(), "cause", err)
+	}
+}
+
+func asksFor(r *http.Request) bool {
+	if r.Method != http.MethodGet || r.ProtoMajor != 1 || !strings.EqualFold(r.Header.Get("Upgrade"), wire.Protocol) {
+		return false
+	}
+	for _, v := range r.Header.Values("Connection") {
+		for tok := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(tok), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func bearer(r *http.Request) string {
+	scheme, tok, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") || len(tok) > wire.MaxToken {
+		return ""
+	}
+	return strings.TrimSpace(tok)
+}
+
+func refuse(w http.ResponseWriter, status int, e *facet.Error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	body := map[string]string{"code": e.Code.String(), "message": e.Message, "error": e.Error()}
+	json.NewEncoder(w).Encode(body) // the connection ends after it; a failure has nobody to be told
+}
+
+func (s *Server) admit(sess *session) *facet.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.draining:
+		return facet.Errorf(facet.CodeUnavailable, "the node is shutting down; use another one")
+	case len(s.sessions) >= s.opt.MaxConns:
+		return facet.Errorf(facet.CodeOverloaded, "the node has its limit of %d native connections", s.opt.MaxConns)
+	}
+	s.sessions[sess] = struct{}{}
+	s.running.Add(1)
+	return nil
+}
+
+func (s *Server) forget(sess *session) {
+	s.mu.Lock()
+	delete(s.sessions, sess)
+	s.mu.Unlock()
+	s.running.Done()
+}
+
+// Close drains the server: clients are told to go away, requests under way and
+// open transactions may finish until ctx ends, then connections are closed. It
+// returns when every request was answered by the Service. New connections and
+// new requests are refused from the beginning. It may be called more than once.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	all := make([]*session, 0, len(s.sessions))
+	for sess := range s.sessions {
+		all = append(all, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range all {
+		sess.drain()
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the last session, which the lines below see to
+		s.running.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, sess := range all {
+		sess.abort(errShutdown)
+	}
+	<-gone
+	return nil
+}
+
+var errShutdown = fmt.Errorf("%w: node shuts down", wire.ErrClosed)
