@@ -1,0 +1,190 @@
+package lint
+
+import (
+	"encoding/json"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/facetd/facetd/"
+
+// pkg is what `go list` tells of one package.
+type pkg struct {
+	ImportPath  string
+	Dir         string
+	GoFiles     []string
+	Imports     []string
+	Deps        []string
+	TestImports []string
+}
+
+func (p pkg) rel() string { return strings.TrimPrefix(p.ImportPath, module) }
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,Imports,Deps,TestImports"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal("go list:", err)
+	}
+	var ps []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			return ps
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+}
+
+// match reports whether rel is the pattern, or below it when it ends in "/...".
+func match(pattern, rel string) bool {
+	if base, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return rel == base || strings.HasPrefix(rel, base+"/")
+	}
+	return rel == pattern
+}
+
+// mayImport lists, for each package of the module, the packages of the module it
+// may import. Arrows only go down. A package without a line fails the test.
+var mayImport = []struct {
+	pkg     string
+	imports []string
+	why     string
+}{
+	{"facet", nil, "vocabulary: everybody speaks it, so it leans on nobody"},
+	{"cluster", nil, "vocabulary: everybody speaks it, so it leans on nobody"},
+	{"facet/pages", []string{"facet"}, "pages know nothing of SQLite and logs"},
+	{"facet/quorum", []string{"facet"}, "a pure core"},
+	{"facet/commitlog", []string{"facet", "internal/disk"}, "the log does not know what its records mean"},
+	{"facet/replica", []string{"facet", "facet/pages", "facet/commitlog", "internal/disk"}, "a replica needs no SQL"},
+	{"facet/engine", []string{"facet", "facet/pages", "internal/sqlite"}, "the engine needs no log"},
+	{"internal/sqlite", nil, "a binding knows no facets"},
+	{"internal/disk", nil, "a file system knows no facets"},
+	{"internal/lint", nil, "tests only"},
+	{"internal/wire", []string{"facet", "cluster", "placement"}, "both ends of the protocol import it, so it reaches no engine"},
+	{"placement", []string{"facet", "cluster"}, "a deterministic state machine"},
+	{"placement/...", []string{"facet", "cluster", "placement"}, "pure decisions over the table"},
+	{"cluster/...", []string{"cluster"}, "adapters of one library each"},
+	{"client/...", []string{"facet", "internal/wire", "client/..."}, "the SDK reaches no engine"},
+	{"bench/limits", []string{"facet/...", "internal/...", "bench/...", "client"}, "measures parts of a node in process, to compare with the whole"},
+	{"bench/...", []string{"client/...", "facet", "bench/..."}, "the benchmark uses the SDK as a user would"},
+	{"node/service", []string{"facet", "cluster"}, "the border between a node and its faces"},
+	{"node/owner", []string{"facet/...", "cluster", "node/service"}, "ownership does not know protocols"},
+	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service"}, "a face reaches the node through the service only"},
+	{"node/hrana/...", []string{"facet", "cluster", "node/service", "node/internal/..."}, "a face reaches the node through the service only"},
+	{"node/httpapi/...", []string{"facet", "cluster", "node/service", "node/hrana", "node/internal/..."}, "a face reaches the node through the service only"},
+	{"node/internal/...", []string{"facet", "cluster", "node/service"}, "what the faces share"},
+	{"node", []string{"facet/...", "cluster/...", "placement/...", "internal/...", "node/..."}, "the composition: everything but the client"},
+	{"cmd/facetd/...", []string{"facet", "cluster", "client/...", "node", "bench/...", "internal/...", "cmd/..."}, "one binary"},
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		i := slices.IndexFunc(mayImport, func(r struct {
+			pkg     string
+			imports []string
+			why     string
+		}) bool {
+			return match(r.pkg, p.rel())
+		})
+		if i < 0 {
+			t.Errorf("package %s has no line in mayImport: say what it may import", p.rel())
+			continue
+		}
+		rule := mayImport[i]
+		for _, imp := range p.Imports {
+			rel, ours := strings.CutPrefix(imp, module)
+			if ours && !slices.ContainsFunc(rule.imports, func(pat string) bool { return match(pat, rel) }) {
+				t.Errorf("%s imports %s; it may not: %s", p.rel(), rel, rule.why)
+			}
+		}
+	}
+}
+
+// engines holds each third-party engine in one package.
+var engines = []struct{ prefix, only, why string }{
+	{"modernc.org/sqlite/lib", "internal/sqlite", "one package holds the SQLite engine"},
+	{"modernc.org/libc", "internal/sqlite", "one package holds the SQLite engine"},
+	{"modernc.org/sqlite", "internal/sqlite bench/limits", "the stock driver is only there to be measured against"},
+	{"github.com/hashicorp/raft", "cluster/consensus", "one package holds Raft"},
+	{"go.etcd.io/bbolt", "cluster/consensus", "one package holds Raft's store"},
+	{"github.com/hashicorp/memberlist", "cluster/gossip", "one package holds gossip"},
+}
+
+func TestEnginesLiveInOnePackage(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		for _, imp := range p.Imports {
+			for _, e := range engines {
+				if (imp == e.prefix || strings.HasPrefix(imp, e.prefix+"/") || strings.HasPrefix(imp, e.prefix+"-")) &&
+					!slices.Contains(strings.Fields(e.only), p.rel()) {
+					t.Errorf("%s imports %s: %s", p.rel(), imp, e.why)
+					break
+				}
+			}
+		}
+	}
+}
+
+// TestSDKReachesNoEngine looks through the whole import graph of the SDK.
+func TestSDKReachesNoEngine(t *testing.T) {
+	for _, p := range list(t, "./client/...") {
+		for _, dep := range p.Deps {
+			for _, e := range engines {
+				if dep == e.prefix || strings.HasPrefix(dep, e.prefix+"/") {
+					t.Errorf("%s reaches %s", p.rel(), dep)
+				}
+			}
+			if rel, ours := strings.CutPrefix(dep, module); ours && (strings.HasPrefix(rel, "node") || strings.HasPrefix(rel, "facet/")) {
+				t.Errorf("%s reaches %s", p.rel(), rel)
+			}
+		}
+	}
+}
+
+// TestVocabularyIsStandardLibraryOnly holds facet and cluster to it.
+func TestVocabularyIsStandardLibraryOnly(t *testing.T) {
+	for _, p := range list(t, "./facet", "./cluster", "./facet/quorum") {
+		for _, imp := range p.Imports {
+			if strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") && !strings.HasPrefix(imp, module) {
+				t.Errorf("%s imports %s", p.rel(), imp)
+			}
+		}
+	}
+}
+
+// TestPackageDocs wants a doc comment in every package, and no package or file
+// named after nothing.
+func TestPackageDocs(t *testing.T) {
+	empty := []string{"util", "utils", "common", "helpers", "helper", "types", "misc"}
+	for _, p := range list(t, "./...") {
+		if slices.Contains(empty, path.Base(p.ImportPath)) {
+			t.Errorf("package %s is named after nothing", p.rel())
+		}
+		documented := false
+		for _, f := range p.GoFiles {
+			if slices.Contains(empty, strings.TrimSuffix(f, ".go")) {
+				t.Errorf("file %s/%s is named after nothing", p.rel(), f)
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), p.Dir+"/"+f, nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file.Doc != nil && len(file.Doc.Text()) > 80 {
+				documented = true
+			}
+		}
+		if len(p.GoFiles) > 0 && !documented {
+			t.Errorf("package %s has no doc comment that says what it owns, what it refuses, who calls it and its concurrency rule", p.rel())
+		}
+	}
+}
