@@ -59,7 +59,7 @@ const (
 	zeroSync  = 4 << 20
 
 	// truncateSlack: boot cuts the unused end of a segment when it is longer.
-	truncateSlack = 64 << 10
+	truncateSlack = 16 << 10
 
 	// The allocator asks a full disk again after retryMin, doubling to retryMax.
 	retryMin = 100 * time.Millisecond

@@ -28,11 +28,11 @@ type stats struct {
 	times                   [SyncBuckets]atomic.Uint64
 	total                   atomic.Int64
 	opened                  time.Time
-	since                   atomic.Int64 // start of the pair under way, counted from opened; 0: none
+	since                   atomic.Int64 // 1 + nanoseconds from opened to the start of the pair under way; 0: none
 }
 
 // begin and end are called by the writer alone.
-func (s *stats) begin(start time.Time) { s.since.Store(max(1, int64(start.Sub(s.opened)))) }
+func (s *stats) begin(start time.Time) { s.since.Store(1 + int64(start.Sub(s.opened))) }
 
 func (s *stats) end(start time.Time, b *batch) {
 	s.since.Store(0)
@@ -56,7 +56,7 @@ func (l *Log) Stats() Stats {
 		s.SyncTimes[i] = l.stats.times[i].Load()
 	}
 	if since := l.stats.since.Load(); since != 0 {
-		s.InFlight = max(0, time.Since(l.stats.opened)-time.Duration(since))
+		s.InFlight = max(0, time.Since(l.stats.opened)-time.Duration(since-1))
 	}
 	return s
 }
