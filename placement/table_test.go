@@ -64,6 +64,9 @@ var million = flag.Bool("million", false, "measure a million facets too")
 // TestMemory measures what a facet costs, indexes and names included.
 func TestMemory(t *testing.T) {
 	sizes := []int{100_000}
+	if testing.Short() {
+		sizes[0] = 20_000
+	}
 	if *million {
 		sizes = append(sizes, 1_000_000)
 	}
@@ -82,7 +85,7 @@ func TestMemory(t *testing.T) {
 			took := time.Since(start)
 			each := float64(heap()-before) / float64(n)
 			t.Logf("%d facets, %s: %.0f bytes each, created in %v", n, tc.what, each, took.Round(time.Millisecond))
-			if each > 215 {
+			if n >= 100_000 && each > 215 { // fixed parts weigh on fewer
 				t.Errorf("%d facets, %s: %.0f bytes each, want at most about 200", n, tc.what, each)
 			}
 			start = time.Now()

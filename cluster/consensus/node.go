@@ -136,10 +136,10 @@ func (n *Node) openTransport(logger *raftLogger) raft.ServerAddress {
 		address = n.cfg.Stream.Addr().String()
 	}
 	conf := &raft.NetworkTransportConfig{
-		Stream: streamLayer{n.cfg.Stream}, MaxPool: peerPool, Timeout: peerTimeout, Logger: logger,
+		Stream: streamLayer{n.cfg.Stream, address}, MaxPool: peerPool, Timeout: peerTimeout, Logger: logger,
 	}
 	if n.cfg.AddressOf != nil {
-		conf.ServerAddressProvider = addressProvider{n.cfg.AddressOf}
+		conf.ServerAddressProvider = addressProvider{of: n.cfg.AddressOf, self: conf.Stream.Addr().String(), id: raft.ServerID(n.cfg.ID)}
 	}
 	n.transport = raft.NewNetworkTransportWithConfig(conf)
 	return raft.ServerAddress(address)
@@ -152,18 +152,34 @@ func (n *Node) closeTransport() error {
 	return nil
 }
 
-// streamLayer is a Stream in Raft's words.
-type streamLayer struct{ Stream }
+// streamLayer is a Stream in Raft's words. Its address is the one others use:
+// Raft tells it to them as the leader's.
+type streamLayer struct {
+	Stream
+	address string
+}
 
 func (s streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	return s.Stream.Dial(string(address), timeout)
 }
 
+func (s streamLayer) Addr() net.Addr { return advertised(s.address) }
+
+type advertised string
+
+func (advertised) Network() string  { return "tcp" }
+func (a advertised) String() string { return string(a) }
+
 type addressProvider struct {
-	of func(cluster.NodeID) (string, bool)
+	of   func(cluster.NodeID) (string, bool)
+	id   raft.ServerID
+	self string
 }
 
 func (p addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if id == p.id {
+		return raft.ServerAddress(p.self), nil
+	}
 	if a, ok := p.of(cluster.NodeID(id)); ok {
 		return raft.ServerAddress(a), nil
 	}

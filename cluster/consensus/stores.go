@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/facetd/facetd/cluster"
 )
@@ -48,7 +49,7 @@ func openStores(cfg *Config, logger hclog.Logger, fatal func(error)) (*stores, e
 		Timeout: openTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 	}})
 	if err != nil {
-		if errors.Is(err, bbolt.ErrTimeout) {
+		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = errors.New("another process uses it")
 		}
 		return nil, fmt.Errorf("open %s: %w", path, err)
