@@ -54,7 +54,8 @@ type Config struct {
 
 	StateMachine StateMachine
 
-	// Stream reaches the other voters. Nil is for a single voter.
+	// Stream reaches the other voters. Nil is for a single voter. The Node
+	// closes it; after a failed Open the caller does.
 	Stream Stream
 	// Address is where others reach Stream; the stream's own address if empty.
 	Address string
