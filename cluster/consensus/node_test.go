@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 
 	"github.com/facetd/facetd/cluster"
@@ -472,6 +473,44 @@ func TestApplyFailureStops(t *testing.T) {
 		}
 		if err := n.raft.Snapshot().Error(); err == nil {
 			t.Error("a snapshot of a failed state was taken")
+		}
+	})
+}
+
+// brokenDisk refuses to write from some moment on.
+type brokenDisk struct {
+	raft.LogStore
+	broken atomic.Bool
+}
+
+func (d *brokenDisk) StoreLogs(e []*raft.Log) error {
+	if d.broken.Load() {
+		return errors.New("input/output error")
+	}
+	return d.LogStore.StoreLogs(e)
+}
+
+// TestWriteErrorIsFatal: after a failed write of the log nobody gets a result,
+// and the process is told to exit (rule R13).
+func TestWriteErrorIsFatal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := NewMemory()
+		disk := &brokenDisk{LogStore: mem.log}
+		mem.log = disk
+		l := &ledger{}
+		fatal := make(chan error, 10)
+		n := open(t, Config{Memory: mem, StateMachine: l, Bootstrap: true, Fatal: func(err error) { fatal <- err }})
+		lead(t, n)
+		propose(t, n, "a")
+		disk.broken.Store(true)
+		if _, err := n.Propose(t.Context(), []byte("b")); !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("propose on a broken disk: %v", err)
+		}
+		if len(fatal) != 1 || len(l.all()) != 1 {
+			t.Errorf("fatal %d times, ledger %v", len(fatal), l.all())
+		}
+		if err := <-fatal; !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "input/output error") {
+			t.Errorf("fatal: %v", err)
 		}
 	})
 }

@@ -18,13 +18,15 @@ import (
 // Memory keeps the log, the votes and the newest snapshot of one node in
 // memory. It outlives the Node, so a test or a simulator can restart one.
 type Memory struct {
+	log   raft.LogStore // store, or what a test puts before it
 	store *raft.InmemStore
 	snaps *raft.InmemSnapshotStore
 }
 
 // NewMemory is an empty Memory.
 func NewMemory() *Memory {
-	return &Memory{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore()}
+	store := raft.NewInmemStore()
+	return &Memory{log: store, store: store, snaps: raft.NewInmemSnapshotStore()}
 }
 
 // stores is what Raft keeps, wherever it is.
@@ -37,7 +39,7 @@ type stores struct {
 
 func openStores(cfg *Config, logger hclog.Logger, fatal func(error)) (*stores, error) {
 	if m := cfg.Memory; m != nil {
-		return &stores{log: m.store, stable: m.store, snaps: m.snaps, close: func() error { return nil }}, nil
+		return &stores{log: &watchedLog{LogStore: m.log, fatal: fatal}, stable: m.store, snaps: m.snaps, close: func() error { return nil }}, nil
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
