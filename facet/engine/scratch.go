@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/pages"
+)
+
+// Scratch answers requests for facets that do not exist, as an empty database
+// would, and tells when one has to be created. It holds a few databases that are
+// always empty.
+type Scratch struct {
+	limits Limits
+	slots  chan struct{} // bounds the databases in use
+
+	mu     sync.Mutex
+	idle   []*DB
+	closed bool
+}
+
+// errWrites ends a request on a scratch database that wants to write. It is told
+// apart by identity and never leaves the package.
+var errWrites = &facet.Error{Code: facet.CodeInternal, Message: "a write on a scratch database"}
+
+// NewScratch makes a pool; databases are opened when needed.
+func NewScratch(limits Limits) *Scratch {
+	return &Scratch{limits: limits, slots: make(chan struct{}, maxScratch)}
+}
+
+// Try runs the request as on an empty database. writes reports that it came to a
+// statement that writes, or would keep a transaction open: then nothing happened,
+// resp is as it was, and the caller creates the facet and runs the request there.
+// Otherwise resp and err are the answer, with a zero Position.
+func (s *Scratch) Try(req *facet.Request, resp *facet.Response, opts RunOptions) (writes bool, err error) {
+	db, err := s.take()
+	if err != nil {
+		return false, err
+	}
+	base := len(resp.Result)
+	r := *req
+	r.ReadOnly = true
+	err = db.RunWith(&r, resp, opts)
+	writes = err == error(errWrites) && !req.ReadOnly
+	if err == error(errWrites) && req.ReadOnly {
+		err = &facet.Error{Code: facet.CodeReadOnly, Message: "the statement writes, and the request may only read"}
+	}
+	if db.InTx() {
+		writes = err == nil
+		if rerr := db.Rollback(); rerr != nil && err == nil {
+			err = rerr
+		}
+		if terr := db.takeBack(); terr != nil && err == nil {
+			err = terr
+		}
+	}
+	if writes {
+		resp.Result, err = resp.Result[:base], nil
+	}
+	resp.Position = facet.Position{}
+	s.give(db)
+	return writes, err
+}
+
+// Classify reports whether the request would write.
+func (s *Scratch) Classify(req *facet.Request) (writes bool, err error) {
+	var resp facet.Response
+	writes, err = s.Try(req, &resp, RunOptions{})
+	if err != nil && errors.As(err, new(*facet.Error)) {
+		err = nil // the answer of an empty database, which Run gives
+	}
+	return writes, err
+}
+
+// Run answers a request that Classify said does not write.
+func (s *Scratch) Run(req *facet.Request, resp *facet.Response) error {
+	writes, err := s.Try(req, resp, RunOptions{})
+	if writes {
+		return facet.Errorf(facet.CodeInternal, "a request that writes was given to a scratch database")
+	}
+	return err
+}
+
+// take gets a database, waiting for one in use if there are too many.
+func (s *Scratch) take() (*DB, error) {
+	wait := time.NewTimer(s.limits.withDefaults().StatementTime)
+	defer wait.Stop()
+	select {
+	case s.slots <- struct{}{}:
+	case <-wait.C:
+		return nil, facet.Errorf(facet.CodeOverloaded, "too many requests for facets that do not exist")
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		<-s.slots
+		return nil, ErrClosed
+	}
+	if n := len(s.idle); n > 0 {
+		db := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return db, nil
+	}
+	s.mu.Unlock()
+	db, err := Open(Options{
+		Epoch: 1, Commits: refuseCommits, Limits: s.limits,
+		Store: pages.New(pages.Base{}, func() (pages.File, error) {
+			return nil, errors.New("a scratch database has no file")
+		}),
+	})
+	if err != nil {
+		<-s.slots
+		return nil, err
+	}
+	db.scratch = true
+	return db, nil
+}
+
+func (s *Scratch) give(db *DB) {
+	db.Park()
+	s.mu.Lock()
+	keep := !s.closed && db.broken == nil && len(s.idle) < maxIdleScratch
+	if keep {
+		s.idle = append(s.idle, db)
+	}
+	s.mu.Unlock()
+	if !keep {
+		_ = db.Close() // an empty database in memory: there is nothing to lose
+	}
+	<-s.slots
+}
+
+// Close closes the idle databases; those in use close when they come back.
+func (s *Scratch) Close() error {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle, s.closed = nil, true
+	s.mu.Unlock()
+	var errs []error
+	for _, db := range idle {
+		errs = append(errs, db.Close())
+	}
+	return errors.Join(errs...)
+}
