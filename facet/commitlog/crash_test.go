@@ -25,7 +25,6 @@ type history struct {
 	units    map[uint64]int // number of the first record of a unit → records in it
 	acked    uint64         // records acknowledged: numbers below, since they are acknowledged in order
 	next     uint64
-	fatal    int
 	outOfUse bool
 }
 
@@ -337,6 +336,47 @@ func TestFatalOnce(t *testing.T) {
 			h.check(t, fmt.Sprintf("after fault %v on %s", fault.Ops, fault.Path), recs, h.acked, report)
 			closeLog(t, l)
 		}
+	}
+}
+
+// blockingWaiter holds the notifier in its first call.
+type blockingWaiter struct {
+	acks
+	entered, release chan struct{}
+}
+
+func (w *blockingWaiter) Durable(token uint64, loc Loc) {
+	w.acks.Durable(token, loc)
+	if token == 0 {
+		close(w.entered)
+		<-w.release
+	}
+}
+
+// TestNothingAfterFatal: not even what was durable before the failure is
+// acknowledged after Fatal was called.
+func TestNothingAfterFatal(t *testing.T) {
+	mem := disk.NewMem()
+	opts := testOptions(t, mem)
+	fatal := make(chan struct{})
+	opts.Fatal = func(error) { close(fatal) }
+	l, _, _ := open(t, opts)
+	w := &blockingWaiter{entered: make(chan struct{}), release: make(chan struct{})}
+	if err := l.AppendMany([]Record{record(0, 1), record(1, 1)}, 0, w); err != nil {
+		t.Fatal(err)
+	}
+	<-w.entered
+	mem.Inject(disk.Fault{Ops: disk.OpDatasync, Path: "*.seg", Err: syscall.EIO})
+	if err := l.Append(record(2, 1), 2, w); err != nil {
+		t.Fatal(err)
+	}
+	<-fatal
+	close(w.release)
+	if err := l.Close(); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	if tokens, _ := w.list(); len(tokens) != 1 {
+		t.Fatalf("acknowledged %v", tokens)
 	}
 }
 

@@ -346,6 +346,67 @@ func TestDeadEndIsNoDamage(t *testing.T) {
 	}
 }
 
+// TestDroppedStaysDropped: a last batch that was dropped does not come back when
+// its blocks turn out to be readable later, for another one has its number.
+func TestDroppedStaysDropped(t *testing.T) {
+	d := newDamaged(t, threeBatches)
+	last := len(threeBatches) - 1
+	flip := func(data []byte) { data[int(d.start[last].Offset)+100] ^= 1 }
+	d.corrupt(t, d.start[last].Segment, flip)
+	l, recs, _ := open(t, d.opts)
+	want := append(d.recs[:len(recs):len(recs)], record(7000, 10))
+	if err := appendWait(l, want[len(recs)], 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	d.corrupt(t, d.start[last].Segment, flip)
+	l, recs, report := open(t, d.opts)
+	closeLog(t, l)
+	compare(t, recs, want)
+	for _, x := range report.Damage {
+		if x.Kind != Uncertain {
+			t.Fatal(x)
+		}
+	}
+}
+
+// TestHalfMadeSpare: a spare that got its header but not its name as a segment
+// holds no batch, and is not used.
+func TestHalfMadeSpare(t *testing.T) {
+	mem := disk.NewMem()
+	opts := testOptions(t, mem)
+	l, _, _ := open(t, opts)
+	waitForSpare(t, l)
+	closeLog(t, l)
+	entries, err := mem.ReadDir(opts.Dir)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if err := mem.Corrupt(path.Join(opts.Dir, entries[0].Name), func(data []byte) {
+		segmentHeader{id: 1, first: 1}.put(data[:blockSize], testStore)
+		data[3*blockSize] = 1
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l, _, _ = open(t, opts)
+	if err := l.Append(record(0, 10), 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	closeLog(t, l)
+	l, recs, report := open(t, opts)
+	closeLog(t, l)
+	if len(recs) != 1 || len(report.Damage) != 0 {
+		t.Fatalf("%d records, %+v", len(recs), report)
+	}
+	if err := mem.Corrupt("node/log/"+segmentName(1), func(data []byte) {
+		if !zero(data[3*blockSize:]) {
+			t.Error("the segment was made from the spare with a header")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // goldenSegment is a segment with every feature of the format, by the encoder.
 func goldenSegment() []byte {
 	data := make([]byte, 6*blockSize)
@@ -369,6 +430,22 @@ func goldenSegment() []byte {
 		at += copy(data[at:], b.buf)
 	}
 	return data
+}
+
+// TestBrokenChain: a sound batch that is not the one the next batch was written
+// after (an old copy of the block came back) is no sound batch.
+func TestBrokenChain(t *testing.T) {
+	data := goldenSegment()
+	block := data[blockSize : 2*blockSize]
+	block[batchHeaderLen+recordLen+recordLen+5] ^= 1
+	be.PutUint32(block, crcUpdate(segmentSeed(testStore, 42), block[4:]))
+	sc := &scanner{store: testStore, replay: func(Record, Loc) error { return nil }}
+	if _, err := sc.segment(42, data, successor{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(sc.report.Damage) != 1 || sc.report.Damage[0].Kind != Hole || sc.report.Damage[0].FirstBatch != 7 || !sc.report.Damage[0].Anonymous {
+		t.Fatalf("%+v", sc.report)
+	}
 }
 
 // TestGolden fixes the format: old logs must be readable for ever, and new

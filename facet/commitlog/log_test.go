@@ -277,7 +277,8 @@ func TestRemove(t *testing.T) {
 	}
 	syncLog(t, l)
 	segs := l.Segments()
-	if len(segs) < 4 || segs[len(segs)-1].Sealed || !segs[0].Sealed || l.Size() < 4*opts.SegmentBytes {
+	waitForSpare(t, l)
+	if len(segs) < 5 || segs[len(segs)-1].Sealed || !segs[0].Sealed || l.Size() < 4*opts.SegmentBytes {
 		t.Fatalf("segments %v", segs)
 	}
 	_, locs := a.list()
@@ -285,12 +286,12 @@ func TestRemove(t *testing.T) {
 	var images []*disk.Mem
 	mem.Observe(func(op disk.Op, _ string) {
 		if op&disk.OpChanges != 0 {
-			images = append(images, mem.Image(rng, disk.LossAny))
+			for range 12 {
+				images = append(images, mem.Image(rng, disk.LossAny))
+			}
 		}
 	})
-	l.mu.Lock() // the allocator may be at work: its operations are no concern here
-	l.mu.Unlock()
-	if err := l.Remove(segs[1].ID); err != nil {
+	if err := l.Remove(segs[3].ID); err != nil {
 		t.Fatal(err)
 	}
 	mem.Observe(nil)

@@ -243,7 +243,7 @@ func (l *Log) setFull(full *FullError) {
 	}
 }
 
-// makeSpare makes a durable file of zeros and adds it to the spares. It returns
+// makeSpare makes a file of synced zeros and adds it to the spares. It returns
 // a *FullError when that would leave less than keep bytes free, ErrClosed when
 // the log closes meanwhile.
 func (l *Log) makeSpare(size, keep int64) error {
@@ -282,10 +282,8 @@ func (l *Log) makeSpare(size, keep int64) error {
 	default:
 		return err
 	}
-	// Only a spare whose name is durable is sure to be zero at the next boot.
-	if err := fsys.SyncDir(l.opts.Dir); err != nil {
-		return errors.Join(err, f.Close())
-	}
+	// Zeros were synced before the name was given; that the name is durable
+	// matters only when it becomes a segment's.
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.spares = append(l.spares, &segment{spare: final, size: size, planned: blockSize, file: f})
