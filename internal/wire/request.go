@@ -73,12 +73,15 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 	return EndFrame(dst, at)
 }
 
+// maxTimeout is the longest timeout in whole microseconds.
+const maxTimeout = uint64(math.MaxInt64 / time.Microsecond)
+
 // timeoutMicros rounds up, so that a short timeout does not become none.
 func timeoutMicros(d time.Duration) uint64 {
 	if d <= 0 {
 		return 0
 	}
-	return uint64((d-1)/time.Microsecond) + 1
+	return min(uint64((d-1)/time.Microsecond)+1, maxTimeout)
 }
 
 func appendStep(dst []byte, s *facet.Step) []byte {
@@ -227,7 +230,7 @@ func DecodeRequest(f Frame, r *facet.Request, sc *Scratch, in *Interner) error {
 		}
 	}
 	us := d.uvarint("timeout")
-	if us > uint64(math.MaxInt64/time.Microsecond) {
+	if us > maxTimeout {
 		d.fail("timeout")
 	}
 	r.Timeout = time.Duration(us) * time.Microsecond
