@@ -22,6 +22,7 @@ import (
 	"github.com/facetd/facetd/internal/wire"
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/native/nativetest"
+	"github.com/facetd/facetd/node/service"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,12 +64,25 @@ func (l keepingListener) Accept() (net.Conn, error) {
 
 func startNode(t testing.TB, svc *nativetest.Service, opt native.Options) *testNode {
 	t.Helper()
+	n := startService(t, svc, opt)
+	n.svc = svc
+	return n
+}
+
+type waiter interface {
+	service.Service
+	Release()
+	Wait()
+}
+
+func startService(t testing.TB, svc waiter, opt native.Options) *testNode {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	opt.Log = slog.New(slog.DiscardHandler)
-	n := &testNode{svc: svc, native: native.New(svc, opt), addr: l.Addr().String()}
+	n := &testNode{native: native.New(svc, opt), addr: l.Addr().String()}
 	mux := http.NewServeMux()
 	mux.Handle(wire.Path, n.native)
 	srv := &http.Server{Handler: mux}

@@ -37,9 +37,9 @@ type Service struct {
 	// Async runs every request in a goroutine of its own.
 	Async bool
 
-	wg sync.WaitGroup
-
 	mu      sync.Mutex
+	running int
+	idle    *sync.Cond
 	facets  map[facet.Name]*state
 	waiting []*waiter
 	seen    chan struct{} // closed when something began to wait
@@ -58,7 +58,16 @@ type waiter struct {
 }
 
 // Wait waits until every request is answered.
-func (s *Service) Wait() { s.wg.Wait() }
+func (s *Service) Wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.running > 0 {
+		if s.idle == nil {
+			s.idle = sync.NewCond(&s.mu)
+		}
+		s.idle.Wait()
+	}
+}
 
 // Writes is how many writes of the facet are committed.
 func (s *Service) Writes(name facet.Name) int {
@@ -112,7 +121,9 @@ func (s *Service) facet(name facet.Name) *state {
 
 // Submit is service.Service's.
 func (s *Service) Submit(call *service.Call) {
-	s.wg.Add(1)
+	s.mu.Lock()
+	s.running++
+	s.mu.Unlock()
 	if s.Async || len(call.Request.Steps) > 0 && string(call.Request.Steps[0].SQL) == "WAIT" {
 		go s.serve(call)
 		return
@@ -121,7 +132,13 @@ func (s *Service) Submit(call *service.Call) {
 }
 
 func (s *Service) serve(call *service.Call) {
-	defer s.wg.Done()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.running--; s.running == 0 && s.idle != nil {
+			s.idle.Broadcast()
+		}
+	}()
 	r := &call.Request
 	var err error
 	if s.Before != nil {
