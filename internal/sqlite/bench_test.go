@@ -6,7 +6,8 @@ import (
 )
 
 func benchDB(b *testing.B) *Conn {
-	c, _ := open(b, bridged)
+	c, f := open(b, bridged)
+	f.data = make([]byte, 0, 256<<20) // room, so that growing is not measured
 	exec(b, c, "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, v TEXT)")
 	return c
 }
@@ -55,16 +56,48 @@ func BenchmarkPointRead(b *testing.B) {
 	c := benchDB(b)
 	s := prep(b, c, "INSERT INTO t(a,v) VALUES(?,?)")
 	exec(b, c, "BEGIN")
-	const rows = 10000
-	for i := range rows {
+	for i := range readRows {
 		insert(b, s, int64(i))
 	}
 	exec(b, c, "COMMIT")
 	q := prep(b, c, "SELECT a,v FROM t WHERE id=?")
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		pointRead(b, q, int64(i*7919%rows)+1)
+		pointRead(b, q, int64(i*7919%readRows)+1)
 	}
+}
+
+const readRows = 10000
+
+// BenchmarkManyPointReads spreads reads over 200 connections with small caches
+// and all cores: it shows whether connections wait for each other.
+func BenchmarkManyPointReads(b *testing.B) {
+	const n = 200
+	conns := make(chan *Stmt, n)
+	for range n {
+		c, _ := open(b, Options{VFS: "test", Exclusive: true, CacheSize: 50})
+		exec(b, c, "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, v TEXT); BEGIN")
+		s := prep(b, c, "INSERT INTO t(a,v) VALUES(?,?)")
+		for i := range 1000 {
+			insert(b, s, int64(i))
+		}
+		exec(b, c, "COMMIT")
+		conns <- prep(b, c, "SELECT a,v FROM t WHERE id=?")
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i += 10 {
+			s := <-conns
+			for j := range 10 {
+				pointRead(b, s, int64((i+j)*7919%1000)+1)
+				if j < 9 && !pb.Next() {
+					break
+				}
+			}
+			conns <- s
+		}
+	})
 }
 
 func BenchmarkOpen(b *testing.B) {

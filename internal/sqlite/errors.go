@@ -83,6 +83,14 @@ func errstr(tls *libc.TLS, rc int32) string {
 	return libc.GoString(sqlite3.Xsqlite3_errstr(tls, rc))
 }
 
+// forget drops a VFS error of an earlier call that SQLite survived, so that it is
+// not taken for the cause of a later failure.
+func (c *Conn) forget() {
+	if c.vfsErr != nil {
+		c.vfsErr = nil
+	}
+}
+
 // fail builds the error for rc from the connection's state and takes the VFS
 // error of the call that failed.
 func (c *Conn) fail(rc int32) error {

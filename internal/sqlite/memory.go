@@ -19,9 +19,9 @@ import (
 //
 // Invariant: memory of an account is allocated and freed under a thread bound
 // to that account's connection. SQLite keeps that for us because such a
-// connection shares nothing: no shared cache, no stock VFS, and PRAGMA
-// temp_store_directory (a process-wide string) must be refused by the
-// authorizer above.
+// connection shares nothing: no shared cache, no stock VFS, not the stock page
+// cache (whose pages wander between connections), and the bridge refuses PRAGMA
+// temp_store_directory, a process-wide string.
 //
 // Every allocation has an 8-byte header before the pointer SQLite sees: usable
 // size in the low 32 bits, class in the high 32.

@@ -48,7 +48,7 @@ func TestMemoryLimit(t *testing.T) {
 // TestNoMemoryAnywhere fails allocation after allocation of a workload: no
 // crash, and the database stays sound.
 func TestNoMemoryAnywhere(t *testing.T) {
-	for limit := int64(10 << 10); limit < 400<<10; limit += 3 << 10 {
+	for limit := int64(10 << 10); limit < 400<<10; limit += 11 << 10 {
 		c, f := open(t, Options{VFS: "test", Exclusive: true, CacheSize: 8})
 		exec(t, c, stressSchema)
 		c.SetMemoryLimit(limit)

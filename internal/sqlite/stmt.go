@@ -48,6 +48,7 @@ func (c *Conn) prepare(sql []byte, flags uint32) (*Stmt, int, error) {
 	if i := bytes.IndexByte(sql, 0); i >= 0 {
 		return nil, 0, errNUL
 	}
+	c.forget()
 	tls := c.tls()
 	t := c.thread
 	text := t.sql
@@ -87,6 +88,7 @@ func (s *Stmt) Step() (bool, error) {
 	if s.p == 0 {
 		return false, ErrClosed
 	}
+	s.conn.forget()
 	rc := sqlite3.Xsqlite3_step(s.conn.tls(), s.p)
 	if rc == row {
 		v := at[sqlite3.TVdbe](s.p)

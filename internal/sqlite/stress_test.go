@@ -71,7 +71,7 @@ func TestSameAsStock(t *testing.T) {
 		}
 		exec(t, c, stressSchema)
 		exec(t, stock, stressSchema)
-		for i := range 1200 {
+		for i := range 500 {
 			sql := randomSQL(r)
 			if r.IntN(60) == 0 && c.AutoCommit() {
 				// Reopen: what the file holds is what the cache held.
@@ -234,7 +234,7 @@ func TestParallel(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 3))
-			for range 6 {
+			for range 3 {
 				c, err := Open(newName(t), Options{VFS: "test", Exclusive: true, CacheSize: 10})
 				if err != nil {
 					t.Error(err)
