@@ -92,3 +92,7 @@ func TestLibsqlGo(t *testing.T) {
 	srv, _ := startServer(t, httpapi.Options{})
 	run(t, dir, "go", "run", "-mod=readonly", ".", srv.URL+"/v1/db/acme/go/")
 }
+
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), time.Minute)
+}
