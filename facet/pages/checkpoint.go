@@ -66,6 +66,10 @@ func (s *Store) Checkpoint() *Checkpoint {
 // Base is the state of the file once the checkpoint is done.
 func (c *Checkpoint) Base() Base { return c.to }
 
+// Unchanged reports that only the position moved (a barrier): the file is right
+// already, and neither Overwritten nor Write is needed.
+func (c *Checkpoint) Unchanged() bool { return len(c.frames) == 0 && c.from.Pages == c.to.Pages }
+
 // Overwritten appends to dst, in the encoding of a commit relative to zeros, the
 // new content of pages of the old base, beginning with the first one above after,
 // until limit bytes are reached. It returns the last page appended and whether
