@@ -1,0 +1,48 @@
+package replica
+
+import (
+	"time"
+
+	"github.com/facetd/facetd/facet"
+)
+
+const (
+	// maxImagePart bounds one PAGES record: a checkpoint of a large facet must not
+	// delay the commits of others by more than one write of this size.
+	maxImagePart = 4 << 20
+
+	// DefaultCheckpoints bounds the checkpoints that are writing at once, each with
+	// an open file. Many together share one sync.
+	DefaultCheckpoints = 512
+
+	// DefaultLogBudget is the log size above which Collect names the facets that
+	// keep segments from being removed.
+	DefaultLogBudget = 512 << 20
+
+	// DefaultTrashGrace is how long the file of a deleted facet is kept.
+	DefaultTrashGrace = 24 * time.Hour
+
+	// checkpointMargin is left free on the disk by checkpoints and snapshots: the
+	// log's reserve and the placement store go first (rule R15).
+	checkpointMargin = 64 << 20
+
+	// minTreeSync is the batch of files from which one sync of the whole file
+	// system is cheaper than one of each file and directory. Measured on ext4:
+	// about equal at 8, 2.1 times faster at 16, 3 times at 512.
+	minTreeSync = 16
+
+	// syncWorkers bounds the fdatasyncs of a smaller batch that run at once.
+	syncWorkers = 8
+
+	// carryBatch bounds the CARRY records written between two waits for the log.
+	carryBatch = 4096
+
+	// maxPins bounds the facets Collect names.
+	maxPins = 4096
+
+	// installChunk is one write of a snapshot being received.
+	installChunk = 64 * facet.PageSize
+
+	// maxKeptBuffer is the largest encoding buffer kept for the next commit.
+	maxKeptBuffer = 256 << 10
+)
