@@ -23,7 +23,8 @@ type Client struct {
 		client [16]byte
 		n      atomic.Uint64
 	}
-	http *http.Client
+	http    *http.Client
+	columns columnCache
 
 	ctx    context.Context // ends with the client
 	cancel context.CancelCauseFunc

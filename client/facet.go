@@ -83,21 +83,30 @@ func (f *Facet) Script(ctx context.Context, sql string) error {
 // Query runs one statement and reads its rows. The rows must be closed; reading
 // them to the end closes them too.
 func (f *Facet) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
+	r := new(Rows)
+	if err := f.query(ctx, r, sql, args); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (f *Facet) query(ctx context.Context, r *Rows, sql string, args []any) error {
 	k, err := f.one(ctx, sql, args, facet.StepExecute, false)
 	if err == nil {
 		err = f.client.do(ctx, k, false)
 	}
 	if err != nil {
-		return nil, f.wrap("query", err)
+		return f.wrap("query", err)
 	}
-	return newRows(ctx, k, f)
+	return r.begin(ctx, k, f)
 }
 
 // QueryRow runs a query of which at most one row is wanted. Errors wait for Scan,
 // which returns sql.ErrNoRows when there is none.
 func (f *Facet) QueryRow(ctx context.Context, sql string, args ...any) *Row {
-	rows, err := f.Query(ctx, sql, args...)
-	return &Row{rows: rows, err: err}
+	r := new(Row)
+	r.err = f.query(ctx, &r.rows, sql, args)
+	return r
 }
 
 // Stmt is a statement of a batch.

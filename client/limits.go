@@ -46,6 +46,11 @@ const (
 	// keepBuffer is the largest buffer a pooled call keeps.
 	keepBuffer = 64 << 10
 
+	// maxColumnCache bounds the column lists remembered, in entries; a full cache
+	// starts over. maxCachedColumns bounds one, encoded.
+	maxColumnCache   = 4 << 10
+	maxCachedColumns = 1 << 10
+
 	// rollbackTimeout bounds the rollback of a transaction whose context ended.
 	rollbackTimeout = 5 * time.Second
 

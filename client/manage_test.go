@@ -116,10 +116,7 @@ func TestManagement(t *testing.T) {
 		cancel()
 		nat.Close(gone)
 	})
-	api, err := httpapi.New(svc, httpapi.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := httpapi.New(svc, httpapi.Options{})
 	owner := httptest.NewServer(api)
 	t.Cleanup(owner.Close)
 	mux := http.NewServeMux()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -23,21 +24,21 @@ type Rows struct {
 	err  error
 }
 
-// newRows reads up to the first row. An error of the statement itself is
-// returned here.
-func newRows(ctx context.Context, k *call, f *Facet) (*Rows, error) {
-	r := &Rows{ctx: ctx, name: f.name, k: k, rest: k.first}
+// begin reads up to the first row. An error of the statement itself is returned
+// here.
+func (r *Rows) begin(ctx context.Context, k *call, f *Facet) error {
+	*r = Rows{ctx: ctx, name: f.name, k: k, rest: k.first}
 	it, err := r.item()
 	if err == nil {
 		switch it.Kind {
 		case facet.ItemColumns:
-			if r.cols, err = facet.DecodeColumns(it.Body); err == nil {
-				return r, nil
+			if r.cols, err = f.client.columns.decode(it.Body); err == nil {
+				return nil
 			}
 			err = badAnswer(err)
 		case facet.ItemDone:
 			r.done(it.Body)
-			return r, nil
+			return nil
 		case facet.ItemError:
 			err = itemError(it.Body)
 		default:
@@ -45,7 +46,7 @@ func newRows(ctx context.Context, k *call, f *Facet) (*Rows, error) {
 		}
 	}
 	r.Close()
-	return nil, f.wrap("query", err)
+	return f.wrap("query", err)
 }
 
 // item takes the next item, waiting for the frame that holds it.
@@ -120,7 +121,35 @@ func (r *Rows) done(body []byte) {
 	r.Close()
 }
 
-// Columns are the names and declared types of the columns.
+// columnCache remembers the columns of answers, by their encoded form: a program
+// reads the same few again and again.
+type columnCache struct {
+	mu    sync.RWMutex
+	known map[string][]facet.Column
+}
+
+func (cc *columnCache) decode(body []byte) ([]facet.Column, error) {
+	cc.mu.RLock()
+	cols, ok := cc.known[string(body)]
+	cc.mu.RUnlock()
+	if ok {
+		return cols, nil
+	}
+	cols, err := facet.DecodeColumns(body)
+	if err != nil || len(body) > maxCachedColumns {
+		return cols, err
+	}
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.known == nil || len(cc.known) >= maxColumnCache {
+		cc.known = make(map[string][]facet.Column)
+	}
+	cc.known[string(body)] = cols
+	return cols, nil
+}
+
+// Columns are the names and declared types of the columns. The slice is shared:
+// it must not be changed.
 func (r *Rows) Columns() []facet.Column { return r.cols }
 
 // Result tells what the statement did, once the rows are read.
@@ -181,7 +210,7 @@ var errNoRow = errors.New("scan: no row; call Next first")
 
 // Row is the one row of QueryRow.
 type Row struct {
-	rows *Rows
+	rows Rows
 	err  error
 }
 

@@ -60,16 +60,10 @@ func skipBlank(sql string) string {
 }
 
 func skipComment(sql string) string {
-	end, skip := strings.Index(sql, "*/"), 2
-	if sql[0] == '-' {
-		end, skip = strings.IndexByte(sql, '\n'), 1
-	} else if i := strings.Index(sql[2:], "*/"); i >= 0 {
-		end = i + 2
-	} else {
-		end = -1
+	end := "\n"
+	if sql[0] == '/' {
+		end = "*/"
 	}
-	if end < 0 {
-		return ""
-	}
-	return sql[end+skip:]
+	_, rest, _ := strings.Cut(sql[2:], end)
+	return rest
 }

@@ -153,17 +153,26 @@ func (tx *Tx) exec(ctx context.Context, verb, sql string, args []any, kind facet
 // Query runs one statement of the transaction and reads its rows, which must be
 // closed before the next statement.
 func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
+	r := new(Rows)
+	if err := tx.query(ctx, r, sql, args); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (tx *Tx) query(ctx context.Context, r *Rows, sql string, args []any) error {
 	k, err := tx.send(ctx, sql, args, facet.StepExecute, false, false, effInTx)
 	if err != nil {
-		return nil, tx.f.wrap("query", err)
+		return tx.f.wrap("query", err)
 	}
-	return newRows(ctx, k, tx.f)
+	return r.begin(ctx, k, tx.f)
 }
 
 // QueryRow is Facet.QueryRow inside the transaction.
 func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) *Row {
-	rows, err := tx.Query(ctx, sql, args...)
-	return &Row{rows: rows, err: err}
+	r := new(Row)
+	r.err = tx.query(ctx, &r.rows, sql, args)
+	return r
 }
 
 // Commit makes the transaction durable. facet.ErrUnknownOutcome means that the

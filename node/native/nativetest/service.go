@@ -204,7 +204,7 @@ func (s *Service) step(call *service.Call, f *state, st *facet.Step) error {
 	done := facet.Done{Transaction: !f.tx.IsZero()}
 	switch word {
 	case "SELECT":
-		if call.Request.ReadOnly == false && f.tx.IsZero() && len(call.Request.Steps) == 1 {
+		if !call.Request.ReadOnly && f.tx.IsZero() && len(call.Request.Steps) == 1 {
 			return fmt.Errorf("the SDK did not mark a read as one")
 		}
 		return selectRows(&res, sql, f, st, done)
