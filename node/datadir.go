@@ -1,0 +1,170 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/facetd/facetd/cluster"
+)
+
+// dataDir is the data directory of a node, locked for this process:
+//
+//	LOCK        held with flock while the process lives
+//	node.json   identity: made once, never changed
+//	data/       commit log, database files, trash (package facet/replica)
+//	raft/       placement log and snapshots (package cluster/consensus)
+type dataDir struct {
+	path string
+	lock *os.File
+	identity
+}
+
+// identity is node.json. A directory belongs to one node and one store for life
+// (rule R3).
+type identity struct {
+	Format  int             `json:"format"`
+	Node    cluster.NodeID  `json:"node_id"`
+	Store   string          `json:"store_id"`
+	Cluster string          `json:"cluster_id"`
+	store   cluster.StoreID `json:"-"`
+	cluster cluster.ID      `json:"-"`
+	fresh   bool            `json:"-"`
+}
+
+const dataFormat = 1
+
+const defaultNodeID = "node-1"
+
+// openDataDir locks the directory and reads its identity, or gives a fresh one an
+// identity.
+func openDataDir(path string, want cluster.NodeID) (d *dataDir, err error) {
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	d = &dataDir{path: path, lock: lock}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("data directory %s is in use by another facetd process; stop it, or choose another directory", path)
+		}
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := d.identify(want); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *dataDir) identify(want cluster.NodeID) error {
+	file := filepath.Join(d.path, "node.json")
+	raw, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return d.found(file, want)
+	case err != nil:
+		return fmt.Errorf("read identity: %w", err)
+	}
+	if err := json.Unmarshal(raw, &d.identity); err != nil {
+		return fmt.Errorf("read identity %s: %w", file, err)
+	}
+	if d.Format != dataFormat {
+		return fmt.Errorf("data directory %s has format %d, this facetd reads format %d; use the version that wrote it", d.path, d.Format, dataFormat)
+	}
+	if _, err := cluster.ParseNodeID(string(d.Node)); err != nil {
+		return fmt.Errorf("read identity %s: %w", file, err)
+	}
+	if want != "" && want != d.Node {
+		return fmt.Errorf("data directory %s belongs to node %s, not to %s", d.path, d.Node, want)
+	}
+	if d.store, err = cluster.ParseStoreID(d.Store); err != nil {
+		return fmt.Errorf("read identity %s: %w", file, err)
+	}
+	if d.cluster, err = cluster.ParseID(d.Cluster); err != nil {
+		return fmt.Errorf("read identity %s: %w", file, err)
+	}
+	return nil
+}
+
+// found gives an empty directory its identity.
+func (d *dataDir) found(file string, want cluster.NodeID) error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("read data directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "LOCK" && e.Name() != "node.json.tmp" && e.Name() != "lost+found" {
+			return fmt.Errorf("data directory %s has no node.json but is not empty (%s); choose an empty directory, or put node.json back", d.path, e.Name())
+		}
+	}
+	if want == "" {
+		want = defaultNodeID
+	}
+	d.identity = identity{Format: dataFormat, Node: want, store: cluster.NewStoreID(), cluster: cluster.NewID(), fresh: true}
+	d.Store, d.Cluster = d.store.String(), d.cluster.String()
+	raw, err := json.MarshalIndent(&d.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeDurably(file, append(raw, '\n'))
+}
+
+// writeDurably replaces file so that after a crash the old or the new content is
+// there.
+func writeDurably(file string, content []byte) (err error) {
+	tmp := file + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Close lets another process have the directory.
+func (d *dataDir) Close() error { return d.lock.Close() }
+
+// machineID tells two boots on one machine from boots of a copied disk elsewhere
+// (rule R3). Where the system has none, the directory's lock still keeps a second
+// process of this machine out, and the zero id makes boots wait for the lease.
+func machineID() cluster.MachineID {
+	raw, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return cluster.MachineID{}
+	}
+	id, err := cluster.ParseMachineID(strings.TrimSpace(string(raw)))
+	if err != nil {
+		return cluster.MachineID{}
+	}
+	return id
+}

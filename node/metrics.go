@@ -1,0 +1,54 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Metrics implements service.Service: the Prometheus text format, base units, no
+// label per tenant.
+func (s svc) Metrics(w io.Writer) error {
+	var b bytes.Buffer
+	one := func(name, kind, help string, v any) {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n%s %v\n", name, help, name, kind, name, v)
+	}
+	o, l, counts := s.n.owners.Stats(), s.n.replicas.Log().Stats(), s.n.table.Counts()
+	one("facetd_facets", "gauge", "Facets in the placement table.", counts.Facets)
+	one("facetd_facets_active", "gauge", "Facets open for work at this node.", o.Active)
+	one("facetd_facets_memory_bytes", "gauge", "Memory of open facets.", o.Memory)
+	one("facetd_facets_created_total", "counter", "Facets this node created since it started.", o.Created)
+	one("facetd_facet_activations_total", "counter", "Facets this node opened since it started.", o.Opened)
+	one("facetd_log_bytes", "gauge", "Size of the commit log on disk.", s.n.replicas.Log().Size())
+	one("facetd_log_written_bytes_total", "counter", "Bytes written to the commit log, padding included.", l.Bytes)
+	one("facetd_log_records_total", "counter", "Records made durable.", l.Records)
+	one("facetd_log_batches_total", "counter", "Batches written, each with one fsync.", l.Batches)
+	one("facetd_log_fsync_seconds_total", "counter", "Time spent in fsync of the commit log.", l.SyncTotal.Seconds())
+	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
+	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
+	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))
+	if rss, ok := residentBytes(); ok {
+		one("process_resident_memory_bytes", "gauge", "Resident memory of the process.", rss)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// residentBytes reads the process's resident memory where the system tells it.
+func residentBytes() (int64, bool) {
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, false
+	}
+	f := strings.Fields(string(raw))
+	if len(f) < 2 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(f[1], 10, 64)
+	return n * int64(os.Getpagesize()), err == nil
+}

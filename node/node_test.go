@@ -1,0 +1,218 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/facetd/facetd/node"
+)
+
+// open starts a node on dir and closes it when the test ends.
+func open(t *testing.T, dir string, change func(*node.Config)) *node.Node {
+	t.Helper()
+	cfg := node.Config{Dir: dir, Listen: "127.0.0.1:0", Insecure: true, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	if change != nil {
+		change(&cfg)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n, err := node.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, n) })
+	return n
+}
+
+func stop(t *testing.T, n *node.Node) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := n.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// call sends a request and returns status and body.
+func call(t *testing.T, n *node.Node, method, path, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+n.Addr().String()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// exec runs one statement and returns the body of a success.
+func exec(t *testing.T, n *node.Node, name, sql string, args ...any) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"sql": sql, "args": append([]any{}, args...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, out := call(t, n, "POST", "/v1/db/"+name+"/exec", string(body))
+	if status != 200 {
+		t.Fatalf("%s: status %d: %s", sql, status, out)
+	}
+	return out
+}
+
+// TestFirstWriteCreates covers creation by first write, and that nothing else
+// creates.
+func TestFirstWriteCreates(t *testing.T) {
+	n := open(t, t.TempDir(), nil)
+	if status, body := call(t, n, "GET", "/v1/facets/acme/notes", ""); status != 404 {
+		t.Fatalf("stat: %d %s", status, body)
+	}
+	exec(t, n, "acme/notes", "SELECT 1")
+	if status, body := call(t, n, "GET", "/v1/facets/acme/notes", ""); status != 404 {
+		t.Fatalf("a read created the facet: %d %s", status, body)
+	}
+	exec(t, n, "acme/notes", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+	exec(t, n, "acme/notes", "INSERT INTO t (v) VALUES (?)", "hello")
+	if out := exec(t, n, "acme/notes", "SELECT v FROM t"); !strings.Contains(out, "hello") {
+		t.Fatal(out)
+	}
+	status, body := call(t, n, "GET", "/v1/facets/acme/notes", "")
+	if status != 200 || !strings.Contains(body, `"active"`) || !strings.Contains(body, `"node-1"`) {
+		t.Fatalf("stat: %d %s", status, body)
+	}
+}
+
+// TestRestart covers a graceful stop and start: new epoch, same data.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	n := open(t, dir, nil)
+	for i := range 20 {
+		name := fmt.Sprintf("acme/f%d", i)
+		exec(t, n, name, "CREATE TABLE t (v)")
+		exec(t, n, name, "INSERT INTO t VALUES (?)", i)
+	}
+	stop(t, n)
+	n = open(t, dir, nil)
+	for i := range 20 {
+		name := fmt.Sprintf("acme/f%d", i)
+		if out := exec(t, n, name, "SELECT v FROM t"); !strings.Contains(out, fmt.Sprint(i)) {
+			t.Fatal(out)
+		}
+		exec(t, n, name, "INSERT INTO t VALUES (?)", i+100)
+	}
+}
+
+// TestSecondProcessIsKeptOut covers the lock of the data directory.
+func TestSecondProcessIsKeptOut(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, nil)
+	_, err := node.Open(t.Context(), node.Config{Dir: dir, Listen: "127.0.0.1:0", Insecure: true})
+	if err == nil || !strings.Contains(err.Error(), "in use by another facetd process") {
+		t.Fatal(err)
+	}
+}
+
+// TestHibernate lets facets go idle and wakes them up.
+func TestHibernate(t *testing.T) {
+	n := open(t, t.TempDir(), func(c *node.Config) { c.IdleAfter = time.Millisecond })
+	exec(t, n, "acme/notes", "CREATE TABLE t (v)")
+	for i := range 3 {
+		exec(t, n, "acme/notes", "INSERT INTO t VALUES (?)", i)
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			_, body := call(t, n, "GET", "/metrics", "")
+			if strings.Contains(body, "\nfacetd_facets_active 0\n") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("facet did not hibernate")
+			}
+		}
+	}
+	if out := exec(t, n, "acme/notes", "SELECT count(*) AS c FROM t"); !strings.Contains(out, "3") {
+		t.Fatal(out)
+	}
+}
+
+// TestDeleteAndRecreate makes sure that a name never meets its old data.
+func TestDeleteAndRecreate(t *testing.T) {
+	n := open(t, t.TempDir(), nil)
+	for i := range 5 {
+		exec(t, n, "acme/notes", "CREATE TABLE t (v)")
+		exec(t, n, "acme/notes", "INSERT INTO t VALUES (?)", i)
+		if out := exec(t, n, "acme/notes", "SELECT count(*) AS c, max(v) AS m FROM t"); !strings.Contains(out, `"m":`+fmt.Sprint(i)) {
+			t.Fatal(out)
+		}
+		if status, body := call(t, n, "DELETE", "/v1/facets/acme/notes", ""); status/100 != 2 {
+			t.Fatalf("delete: %d %s", status, body)
+		}
+		if status, _ := call(t, n, "GET", "/v1/facets/acme/notes", ""); status != 404 {
+			t.Fatal("still there")
+		}
+	}
+	if status, _ := call(t, n, "DELETE", "/v1/facets/acme/notes", ""); status != 404 {
+		t.Fatal("deleted what is not there")
+	}
+}
+
+// TestExportImport brings a facet out, in under another name, and over itself.
+func TestExportImport(t *testing.T) {
+	dir := t.TempDir()
+	n := open(t, dir, nil)
+	exec(t, n, "acme/notes", "CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
+	for i := range 50 {
+		exec(t, n, "acme/notes", "INSERT INTO t (v) VALUES (?)", strings.Repeat("x", i*50))
+	}
+	status, file := call(t, n, "GET", "/v1/facets/acme/notes/export", "")
+	if status != 200 || !bytes.HasPrefix([]byte(file), []byte("SQLite format 3\x00")) {
+		t.Fatalf("export: %d %.100q", status, file)
+	}
+	if status, body := call(t, n, "PUT", "/v1/facets/acme/copy/import", file); status/100 != 2 {
+		t.Fatalf("import: %d %s", status, body)
+	}
+	exec(t, n, "acme/copy", "INSERT INTO t (v) VALUES ('new')")
+	if out := exec(t, n, "acme/copy", "SELECT count(*) AS c FROM t"); !strings.Contains(out, "51") {
+		t.Fatal(out)
+	}
+	if status, body := call(t, n, "PUT", "/v1/facets/acme/copy/import", file); status != 409 {
+		t.Fatalf("import over a facet: %d %s", status, body)
+	}
+	if status, body := call(t, n, "PUT", "/v1/facets/acme/copy/import?replace=true", file); status/100 != 2 {
+		t.Fatalf("replace: %d %s", status, body)
+	}
+	if out := exec(t, n, "acme/copy", "SELECT count(*) AS c FROM t"); !strings.Contains(out, "50") {
+		t.Fatal(out)
+	}
+	if status, body := call(t, n, "PUT", "/v1/facets/acme/bad/import", "SQLite format 3\x00 and then rubbish"); status/100 != 4 {
+		t.Fatalf("import of rubbish: %d %s", status, body)
+	}
+	if status, _ := call(t, n, "GET", "/v1/facets/acme/bad", ""); status != 404 {
+		t.Fatal("a refused import left a facet")
+	}
+	stop(t, n)
+	n = open(t, dir, nil)
+	if out := exec(t, n, "acme/copy", "SELECT count(*) AS c FROM t"); !strings.Contains(out, "50") {
+		t.Fatal(out)
+	}
+}

@@ -1,0 +1,502 @@
+package owner
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/node/service"
+)
+
+// desk is the waiting line of one facet and the goroutine that serves it.
+//
+// Requests wait in line; requests of the open interactive transaction pass them.
+// At most one goroutine serves a desk at a time: whoever makes work for a desk
+// that is not served starts it, and it ends when nothing is left to do. Everything
+// below "served" is touched by that goroutine only.
+type desk struct {
+	m    *Manager
+	sh   *shard
+	name facet.Name
+
+	lastUsed atomic.Int64  // coarse time of the last request
+	memory   atomic.Int64  // bytes its session uses, as last measured
+	pages    atomic.Uint32 // size of the open facet
+	current  atomic.Pointer[service.Call]
+	engine   atomic.Pointer[engine.DB] // to interrupt it
+	todo     atomic.Uint32             // bits of todo, see post
+	token    atomic.Bool               // the sweeper gave it leave to hibernate
+	wakeFn   func()
+	canceled func() bool // whether the call that runs was given up
+
+	mu      sync.Mutex
+	line    []*service.Call
+	txLine  []*service.Call // requests that carry a transaction
+	jobs    []*job
+	serving bool
+	parked  bool // not served although requests wait: the session's window is full
+	gone    bool // no longer in its shard; find another
+	written *written
+
+	jobsAfterCheckpoint []*job
+
+	// Served.
+	batch   []*service.Call // taken from line, not run yet, oldest first
+	next    int             // index into batch
+	session *session
+	tx      *tx
+	ended   [recentTx]endedTx
+	endedAt int
+	closing bool
+	retryAt int64       // coarse time before which no checkpoint is tried again
+	dead    facet.Epoch // epoch of a session that died; it is never used again
+}
+
+// What a desk is asked to do besides requests.
+const (
+	todoSweep      = 1 << iota // look for canceled requests in the lines
+	todoHibernate              // checkpoint and close if idle
+	todoCheckpoint             // checkpoint; the log needs room
+	todoDone                   // a checkpoint's writing has ended
+	todoTx                     // an interactive transaction has run out of time
+	todoDie                    // the session has died (rule R24)
+	todoClose                  // the node closes: answer everybody, checkpoint, go
+	todoKill                   // the same at once, without waiting for commits
+	todoResume                 // the window has room again
+)
+
+func newDesk(m *Manager, sh *shard, name facet.Name) *desk {
+	d := &desk{m: m, sh: sh, name: name}
+	d.lastUsed.Store(m.clock.Load())
+	d.wakeFn = d.wake
+	d.canceled = func() bool {
+		c := d.current.Load()
+		return c != nil && c.Canceled()
+	}
+	return d
+}
+
+// submit puts a call in line. It reports false when the desk is gone.
+func (d *desk) submit(call *service.Call) bool {
+	d.mu.Lock()
+	if d.gone {
+		d.mu.Unlock()
+		return false
+	}
+	if len(d.line)+len(d.txLine) >= maxQueue {
+		d.mu.Unlock()
+		call.Err = facet.Errorf(facet.CodeOverloaded, "%d requests are waiting for %s; slow down or try again", maxQueue, d.name)
+		call.Done(call)
+		return true
+	}
+	call.OnInterrupt(&d.wakeFn)
+	if call.Request.Tx.IsZero() {
+		d.line = append(d.line, call)
+	} else {
+		d.txLine = append(d.txLine, call)
+	}
+	start := !d.serving && !d.parked
+	d.serving = d.serving || start
+	d.mu.Unlock()
+	if start {
+		d.start()
+	}
+	return true
+}
+
+func (d *desk) submitJob(j *job) bool {
+	d.mu.Lock()
+	if d.gone {
+		d.mu.Unlock()
+		return false
+	}
+	d.jobs = append(d.jobs, j)
+	start := !d.serving && !d.parked
+	d.serving = d.serving || start
+	d.mu.Unlock()
+	if start {
+		d.start()
+	}
+	return true
+}
+
+// post asks the desk to do something. Any goroutine may call it; it never blocks.
+func (d *desk) post(bits uint32) {
+	if d.todo.Or(bits)&bits == bits {
+		return // asked before and not done yet
+	}
+	d.mu.Lock()
+	start := !d.serving && !d.gone
+	if start {
+		d.serving, d.parked = true, false
+	}
+	d.mu.Unlock()
+	if start {
+		d.start()
+	}
+}
+
+func (d *desk) start() {
+	d.m.wg.Add(1)
+	go d.serve()
+}
+
+// wake is told that some call of this desk was canceled: the one that runs is
+// interrupted, one that waits is found by a sweep through the lines.
+func (d *desk) wake() {
+	if c := d.current.Load(); c != nil && c.Canceled() {
+		if db := d.engine.Load(); db != nil {
+			db.Interrupt()
+		}
+		return
+	}
+	d.post(todoSweep)
+}
+
+// serve does everything there is to do, then ends.
+func (d *desk) serve() {
+	defer d.m.wg.Done()
+	for {
+		if bits := d.todo.Swap(0); bits != 0 {
+			if d.handle(bits) {
+				return
+			}
+		}
+		if s := d.session; s != nil && s.full() && d.park() {
+			return // rule R32; the session posts todoResume when there is room
+		}
+		call, j, more := d.pick()
+		switch {
+		case j != nil:
+			d.runJob(j)
+		case call != nil:
+			d.run(call)
+		case !more:
+			return
+		}
+	}
+}
+
+// park ends the service although requests wait, unless something was posted
+// meanwhile.
+func (d *desk) park() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.todo.Load() != 0 {
+		return false
+	}
+	d.serving, d.parked = false, true
+	return true
+}
+
+// pick takes the next thing to do. When there is nothing it ends the service,
+// unless something was posted meanwhile.
+func (d *desk) pick() (call *service.Call, j *job, more bool) {
+	if d.tx == nil && d.next < len(d.batch) {
+		// The steady path: no lock between two requests of one batch. Jobs and
+		// stray transaction requests wait for the end of the batch.
+		call = d.batch[d.next]
+		d.batch[d.next] = nil
+		d.next++
+		return call, nil, true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.txLine) > 0 {
+		call = d.txLine[0]
+		d.txLine = append(d.txLine[:0], d.txLine[1:]...)
+		return call, nil, true
+	}
+	if d.tx == nil {
+		if len(d.jobs) > 0 {
+			j = d.jobs[0]
+			d.jobs = append(d.jobs[:0], d.jobs[1:]...)
+			return nil, j, true
+		}
+		if len(d.line) > 0 {
+			d.batch, d.line = d.line, d.batch[:0]
+			d.next = 1
+			call = d.batch[0]
+			d.batch[0] = nil
+			return call, nil, true
+		}
+	}
+	if d.todo.Load() != 0 {
+		return nil, nil, true
+	}
+	d.serving = false
+	return nil, nil, false
+}
+
+// handle does what was posted. It reports true when the desk is gone.
+func (d *desk) handle(bits uint32) bool {
+	if bits&todoKill != 0 {
+		if d.session != nil {
+			d.session.die(errClosing)
+		}
+		bits |= todoClose
+	}
+	if bits&todoDie != 0 {
+		d.bury()
+	}
+	if bits&todoDone != 0 {
+		d.checkpointed()
+		if d.closing {
+			bits |= todoClose
+		}
+	}
+	if bits&todoSweep != 0 {
+		d.sweep()
+	}
+	if bits&todoTx != 0 {
+		d.expireTx()
+	}
+	if bits&todoCheckpoint != 0 {
+		d.checkpoint()
+	}
+	if bits&todoClose != 0 {
+		return d.close()
+	}
+	if bits&todoHibernate != 0 {
+		defer d.returnToken()
+		return d.hibernate()
+	}
+	return false
+}
+
+// returnToken gives back what the sweeper lent.
+func (d *desk) returnToken() {
+	if d.token.Swap(false) {
+		<-d.m.hibernating
+	}
+}
+
+// run serves one call.
+func (d *desk) run(call *service.Call) {
+	if call.Canceled() {
+		d.answer(call, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
+		return
+	}
+	d.lastUsed.Store(d.m.clock.Load())
+	req := &call.Request
+	if !req.Tx.IsZero() {
+		if err := d.checkTx(req.Tx); err != nil {
+			d.answer(call, err)
+			return
+		}
+	}
+	if d.session == nil {
+		empty, err := d.open(call)
+		if err != nil {
+			d.answer(call, err)
+			return
+		}
+		if empty {
+			return // answered as from an empty database
+		}
+	}
+	s := d.session
+	if s.isDead() { // its last checkpoint is still being written
+		d.answer(call, facet.Errorf(facet.CodeUnavailable, "the facet is being taken over; try again"))
+		return
+	}
+	d.current.Store(call)
+	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled})
+	d.current.Store(nil)
+	if err := s.db.Broken(); err != nil {
+		s.die(err)
+	}
+	d.followTx(call)
+	s.gate(call)
+	d.pages.Store(s.store.Pages())
+	if s.store.Dirty() >= checkpointPages {
+		d.checkpoint()
+	}
+}
+
+// answer ends a call that did not run.
+func (d *desk) answer(call *service.Call, err error) {
+	call.OnInterrupt(nil)
+	call.Err = err
+	call.Done(call)
+}
+
+// sweep answers the canceled calls that wait.
+func (d *desk) sweep() {
+	var canceled []*service.Call
+	filter := func(line []*service.Call) []*service.Call {
+		kept := line[:0]
+		for _, c := range line {
+			if c.Canceled() {
+				canceled = append(canceled, c)
+			} else {
+				kept = append(kept, c)
+			}
+		}
+		clear(line[len(kept):])
+		return kept
+	}
+	d.batch = append(d.batch[:0], filter(d.batch[d.next:])...)
+	d.next = 0
+	d.mu.Lock()
+	d.line = filter(d.line)
+	d.txLine = filter(d.txLine)
+	d.mu.Unlock()
+	for _, c := range canceled {
+		d.answer(c, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
+	}
+}
+
+// open makes the facet ready for call. A facet that does not exist is created if
+// the call would write; otherwise the call is answered as by an empty database,
+// and empty is true.
+func (d *desk) open(call *service.Call) (empty bool, err error) {
+	row, ok := d.m.opts.Placement.Lookup(d.name)
+	if !ok {
+		d.current.Store(call)
+		writes, err := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
+		d.current.Store(nil)
+		if !writes {
+			d.answer(call, err)
+			return true, nil
+		}
+		ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
+		defer cancel()
+		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
+			return false, fmt.Errorf("create %s: %w", d.name, err)
+		}
+		d.m.created.Add(1)
+	}
+	return false, d.activate(row)
+}
+
+func (d *desk) openExisting() error {
+	row, ok := d.m.opts.Placement.Lookup(d.name)
+	if !ok {
+		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", d.name)
+	}
+	return d.activate(row)
+}
+
+// bury takes a dead session away. Its epoch is never used again (rule R31).
+func (d *desk) bury() {
+	s := d.session
+	if s == nil || !s.isDead() || s.ckpt != nil {
+		return // with a checkpoint under way nobody else may open the file; todoDone comes
+	}
+	d.dead = s.row.Epoch
+	if d.tx != nil {
+		d.endTx("its owner lost the facet")
+	}
+	d.closeSession()
+}
+
+// closeSession closes the engine and the files.
+func (d *desk) closeSession() {
+	s := d.session
+	d.session = nil
+	d.engine.Store(nil)
+	s.close()
+	d.m.active.Add(-1)
+	d.m.grew(-d.memory.Swap(0))
+}
+
+// leave takes an idle desk out of its shard. It reports false when there is new
+// work.
+func (d *desk) leave() bool {
+	d.mu.Lock()
+	if len(d.line)+len(d.txLine)+len(d.jobs) > 0 || d.next < len(d.batch) || d.todo.Load()&^(todoHibernate|todoSweep) != 0 {
+		d.mu.Unlock()
+		return false
+	}
+	// A desk whose last session died stays until its epoch was replaced: leaving
+	// would forget that the epoch is spent.
+	if d.dead != 0 {
+		if row, ok := d.m.opts.Placement.Lookup(d.name); ok && row.Epoch == d.dead {
+			d.mu.Unlock()
+			return false
+		}
+	}
+	d.gone = true
+	d.mu.Unlock()
+	d.remove()
+	return true
+}
+
+func (d *desk) remove() {
+	d.sh.mu.Lock()
+	if d.sh.desks[d.name] == d {
+		delete(d.sh.desks, d.name)
+	}
+	d.sh.mu.Unlock()
+	d.returnToken()
+	d.m.desks.Done()
+}
+
+// hibernate checkpoints and closes the facet if nothing is going on. It reports
+// true when the desk is gone.
+func (d *desk) hibernate() bool {
+	if d.tx != nil || d.next < len(d.batch) {
+		return false
+	}
+	s := d.session
+	if s == nil {
+		return d.leave()
+	}
+	if !s.idle() || s.ckpt != nil || s.store.Snapshots() > 0 {
+		return false // the sweeper comes again
+	}
+	if !d.checkpointNow() {
+		return false
+	}
+	d.closeSession()
+	return d.leave()
+}
+
+// close answers everybody, checkpoints and goes, because the node closes.
+func (d *desk) close() bool {
+	if d.tx != nil {
+		d.rollbackTx("the node is shutting down")
+	}
+	d.mu.Lock()
+	rest := append(d.line, d.txLine...)
+	jobs := append(d.jobs, d.jobsAfterCheckpoint...)
+	d.line, d.txLine, d.jobs, d.jobsAfterCheckpoint = nil, nil, nil, nil
+	d.mu.Unlock()
+	for _, c := range append(d.batch[d.next:], rest...) {
+		d.answer(c, errClosing)
+	}
+	d.batch, d.next = nil, 0
+	for _, j := range jobs {
+		j.f(nil, errClosing)
+	}
+	if s := d.session; s != nil {
+		if s.ckpt != nil {
+			d.closing = true // todoDone comes back here
+			return false
+		}
+		if !s.isDead() && !s.idle() {
+			s.onCommitted(func() { d.post(todoClose) })
+			return false
+		}
+		if !s.isDead() && d.m.ctx.Err() == nil {
+			d.checkpointNow()
+		}
+		if d.session != nil {
+			d.closeSession()
+		}
+	}
+	d.mu.Lock()
+	if len(d.line)+len(d.txLine)+len(d.jobs) > 0 {
+		d.mu.Unlock()
+		d.todo.Or(todoClose)
+		return false
+	}
+	d.gone = true
+	d.mu.Unlock()
+	d.remove()
+	return true
+}

@@ -1,0 +1,354 @@
+package owner
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/node/service"
+)
+
+// Row is what an owner needs to know of a facet's row in the placement table.
+type Row struct {
+	Incarnation facet.Incarnation
+	Epoch       facet.Epoch
+	Owner       cluster.NodeID
+	OwnerURL    string
+	Local       bool // the owner is this node, in this process life or an earlier one
+	Mine        bool // Epoch was issued to this process life (rule R2)
+	Active      bool // Epoch is activated (rule R21)
+	New         bool // never activated: its members may hold nothing yet (rule R47)
+}
+
+// Placement is the placement table as owners use it. Methods may be called from
+// any goroutine. Errors are *facet.Error or wrap one.
+type Placement interface {
+	// Lookup reads this node's copy of the table. It does not block.
+	Lookup(name facet.Name) (Row, bool)
+	// Create makes the facet with this node as its owner, or returns the row that
+	// is there already.
+	Create(ctx context.Context, name facet.Name) (Row, error)
+	// Acquire issues a new epoch for row to this process life; it fails if row is
+	// no longer the newest.
+	Acquire(ctx context.Context, name facet.Name, row Row) (Row, error)
+	// CreateDetached makes a facet that has no name yet, with this node as its owner.
+	CreateDetached(ctx context.Context, name facet.Name) (Row, error)
+	// Bind leads the name to row instead of to old, if it still leads to old (rule
+	// R49). A zero old wants the name to be free.
+	Bind(ctx context.Context, name facet.Name, old, row Row) error
+	// Delete raises the epoch without an owner (rule R47).
+	Delete(ctx context.Context, row Row) error
+	// Tomb takes the row away for good.
+	Tomb(ctx context.Context, id facet.Incarnation) error
+	// Activate is the compare-and-set of rule R21. When it returns nil this node's
+	// own table has applied it (rule R22).
+	Activate(ctx context.Context, row Row) error
+}
+
+// Acker is told when this node's own copy durably holds a facet's log up to seq.
+// It is called in log order from one goroutine and must not block.
+type Acker interface {
+	Acked(id facet.Incarnation, epoch facet.Epoch, seq facet.Seq)
+}
+
+// Replica is this node's copy of one facet, as its owner uses it.
+type Replica interface {
+	// Prepare makes the promise for the row's epoch durable (rule R6). A facet that
+	// is new begins empty; any other must be there (rule R4).
+	Prepare(ctx context.Context, row Row) error
+	// Load gives the facet's pages with every entry of the log applied (rule R23).
+	// Release ends their use.
+	Load(ctx context.Context) (*pages.Store, error)
+	Release(*pages.Store) error
+	// Append places c in the log; the promise is checked in the same critical
+	// section (rules R5, R7, R27). c.Pages is copied. It does not wait for the disk.
+	Append(c *facet.Commit, known facet.Seq, ack Acker) error
+	// Checkpoint does steps 3 to 5 of pages.Checkpoint but for Done. known is
+	// a committed position at or above the checkpoint's (rule R11).
+	Checkpoint(ctx context.Context, c *pages.Checkpoint, known facet.Position) error
+	// Install takes the file at path, which is on the node's own disk, as the
+	// database at base (rule R44). It moves the file.
+	Install(ctx context.Context, base pages.Base, path string) error
+	// Tomb takes the data out of service for ever (rule R47).
+	Tomb(ctx context.Context) error
+}
+
+// Options configure a Manager. Zero values are the defaults.
+type Options struct {
+	Placement Placement
+	Replica   func(Row) Replica
+	// Admit says before a request runs whether its commit would find room in the
+	// log (rule R15). nil admits everything.
+	Admit func() error
+
+	Limits       engine.Limits
+	IdleAfter    time.Duration // idle time before a facet hibernates; default 30 s
+	MemoryBudget int64         // bytes of active facets before the least recently used hibernate; default 1 GiB
+	TxIdle       time.Duration // idle limit of interactive transactions; default 5 s
+	TxTotal      time.Duration // total limit of interactive transactions; default 30 s
+	Logger       *slog.Logger
+	Now          func() time.Time // default time.Now
+}
+
+// Manager runs the facets this node owns. All methods may be called from any
+// goroutine.
+type Manager struct {
+	opts    Options
+	log     *slog.Logger
+	scratch *engine.Scratch
+	ctx     context.Context // ends when the manager closes
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // every goroutine of the manager and its desks
+	desks   sync.WaitGroup // every desk
+	seed    maphash.Seed
+	shards  [shards]shard
+
+	hibernating chan struct{} // semaphore
+	pressure    chan struct{} // wakes the sweeper when memory runs short
+	clock       atomic.Int64  // coarse time in Unix nanoseconds, set by the sweeper
+
+	active  atomic.Int64 // open sessions
+	memory  atomic.Int64 // their memory in bytes, as last measured
+	created atomic.Int64
+	opened  atomic.Int64
+	closed  atomic.Bool
+}
+
+type shard struct {
+	mu    sync.RWMutex
+	desks map[facet.Name]*desk
+}
+
+// New starts a manager. Close it.
+func New(opts Options) (*Manager, error) {
+	if opts.Placement == nil || opts.Replica == nil {
+		return nil, fmt.Errorf("start owner: Placement and Replica are needed")
+	}
+	setDefault(&opts.IdleAfter, DefaultIdleAfter)
+	setDefault(&opts.MemoryBudget, DefaultMemoryBudget)
+	setDefault(&opts.TxIdle, DefaultTxIdle)
+	setDefault(&opts.TxTotal, DefaultTxTotal)
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{
+		opts: opts, log: opts.Logger, seed: maphash.MakeSeed(),
+		hibernating: make(chan struct{}, maxHibernating),
+		pressure:    make(chan struct{}, 1),
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.scratch = engine.NewScratch(opts.Limits)
+	m.clock.Store(opts.Now().UnixNano())
+	for i := range m.shards {
+		m.shards[i].desks = make(map[facet.Name]*desk)
+	}
+	m.wg.Go(m.sweep)
+	return m, nil
+}
+
+func setDefault[T time.Duration | int64](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Stats are the manager's counters, for metrics.
+type Stats struct {
+	Active  int64 // facets open for work
+	Memory  int64 // bytes they use
+	Created int64 // facets created since start
+	Opened  int64 // activations since start
+}
+
+// Stats reads the counters.
+func (m *Manager) Stats() Stats {
+	return Stats{m.active.Load(), m.memory.Load(), m.created.Load(), m.opened.Load()}
+}
+
+// Submit queues a call. See service.Service.
+func (m *Manager) Submit(call *service.Call) {
+	for {
+		d, err := m.desk(call.Request.Name)
+		if err != nil {
+			call.Err = err
+			call.Done(call)
+			return
+		}
+		if d.submit(call) {
+			return
+		}
+	}
+}
+
+// desk finds or makes the desk of a facet.
+func (m *Manager) desk(name facet.Name) (*desk, error) {
+	sh := &m.shards[maphash.Comparable(m.seed, name)%shards]
+	sh.mu.RLock()
+	d := sh.desks[name]
+	sh.mu.RUnlock()
+	if d != nil {
+		return d, nil
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if m.closed.Load() {
+		return nil, errClosing
+	}
+	if d = sh.desks[name]; d == nil {
+		d = newDesk(m, sh, name)
+		sh.desks[name] = d
+		m.desks.Add(1)
+	}
+	return d, nil
+}
+
+// lookup finds the desk of a facet without making one.
+func (m *Manager) lookup(name facet.Name) *desk {
+	sh := &m.shards[maphash.Comparable(m.seed, name)%shards]
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.desks[name]
+}
+
+var errClosing = facet.Errorf(facet.CodeUnavailable, "the node is shutting down; try again, another node or this one will answer soon")
+
+// each calls f for every desk there is now.
+func (m *Manager) each(f func(*desk)) {
+	var ds []*desk
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.RLock()
+		ds = ds[:0]
+		for _, d := range sh.desks {
+			ds = append(ds, d)
+		}
+		sh.mu.RUnlock()
+		for _, d := range ds {
+			f(d)
+		}
+	}
+}
+
+// sweep hibernates facets that were idle for long, and the least recently used
+// ones while memory is short. One sweeper serves all facets, so that none needs a
+// timer of its own.
+func (m *Manager) sweep() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-tick.C:
+		case <-m.pressure:
+		}
+		now := m.opts.Now().UnixNano()
+		m.clock.Store(now)
+		var sum int64
+		var idle, rest []used
+		m.each(func(d *desk) {
+			u := used{d, d.lastUsed.Load(), d.memory.Load()}
+			if now-u.at >= int64(m.opts.IdleAfter) {
+				idle = append(idle, u)
+				return
+			}
+			sum += u.size
+			rest = append(rest, u)
+		})
+		if sum > m.opts.MemoryBudget {
+			// Go an eighth below the budget, so that the next second needs no sweep.
+			slices.SortFunc(rest, func(a, b used) int { return cmp.Compare(a.at, b.at) })
+			for _, u := range rest {
+				if sum <= m.opts.MemoryBudget-m.opts.MemoryBudget/8 {
+					break
+				}
+				idle = append(idle, u)
+				sum -= u.size
+			}
+		}
+		for _, u := range idle {
+			if !m.letHibernate(u.d) {
+				return
+			}
+		}
+	}
+}
+
+type used struct {
+	d    *desk
+	at   int64
+	size int64
+}
+
+// letHibernate asks the desk to hibernate, waiting for one of maxHibernating
+// tokens first: a facet whose turn has not come stays open and answers. It
+// reports false when the manager closes.
+func (m *Manager) letHibernate(d *desk) bool {
+	select {
+	case m.hibernating <- struct{}{}:
+	case <-m.ctx.Done():
+		return false
+	}
+	if d.token.Swap(true) { // asked before and not come to it yet
+		<-m.hibernating
+		return true
+	}
+	d.post(todoHibernate)
+	d.mu.Lock()
+	gone := d.gone
+	d.mu.Unlock()
+	if gone {
+		d.returnToken()
+	}
+	return true
+}
+
+// grew notes that an active facet uses delta more bytes and wakes the sweeper when
+// the budget is exceeded.
+func (m *Manager) grew(delta int64) {
+	if m.memory.Add(delta) > m.opts.MemoryBudget && delta > 0 {
+		select {
+		case m.pressure <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Close stops taking requests, answers what waits, and checkpoints what it can
+// until ctx ends; the rest stays in the log. It may be called twice.
+func (m *Manager) Close(ctx context.Context) error {
+	if m.closed.Swap(true) {
+		return nil
+	}
+	// Nobody makes new desks once every shard lock was held after closed was set.
+	for i := range m.shards {
+		m.shards[i].mu.Lock()
+		m.shards[i].mu.Unlock() //nolint:staticcheck // a barrier, on purpose
+	}
+	m.each(func(d *desk) { d.post(todoClose) })
+	// When time is up, checkpoints are given up and answers not yet committed
+	// become CodeUnknownOutcome; the log has what is durable.
+	stop := context.AfterFunc(ctx, func() {
+		m.cancel()
+		m.each(func(d *desk) { d.post(todoKill) })
+	})
+	defer stop()
+	m.desks.Wait()
+	m.cancel()
+	m.wg.Wait()
+	m.scratch.Close()
+	return ctx.Err()
+}

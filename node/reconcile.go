@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/placement"
+)
+
+const (
+	// reconcileEvery is how often a node compares the table with what it holds
+	// when nothing wakes it, and looks whether the commit log can be shortened.
+	reconcileEvery = 2 * time.Second
+	// trashEvery is how often deleted data past their grace period are removed.
+	trashEvery = 10 * time.Minute
+	// trashGrace is how long the files of deleted facets are kept.
+	trashGrace = 24 * time.Hour
+	// pinnedBatch bounds the facets asked to checkpoint in one round because they
+	// hold the oldest segment of the log.
+	pinnedBatch = 4096
+	// pinnedAtOnce is how many of them are written at a time, so that syncs are
+	// shared.
+	pinnedAtOnce = 64
+)
+
+// reconcile keeps the node in step with the placement table and its disk in
+// bounds. It is a loop of small steps that may all be repeated: what fails is
+// tried again in the next round.
+func (n *Node) reconcile() {
+	n.emptyImports()
+	n.finishDeletes()
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	lastTrash := time.Time{}
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.collect()
+		if time.Since(lastTrash) >= trashEvery {
+			lastTrash = time.Now()
+			if _, err := n.replicas.EmptyTrash(n.ctx, lastTrash, trashGrace); err != nil && n.ctx.Err() == nil {
+				n.log.Warn("empty trash", "error", err)
+			}
+		}
+	}
+}
+
+// emptyImports removes what imports left that a crash cut short.
+func (n *Node) emptyImports() {
+	if err := os.RemoveAll(filepath.Join(n.dir.path, "import")); err != nil {
+		n.log.Warn("remove unfinished imports", "error", err)
+	}
+}
+
+// finishDeletes completes deletions and imports that a crash cut short: rows that
+// are being deleted or were retired, and rows of an earlier process life that never
+// got their name.
+func (n *Node) finishDeletes() {
+	var rows []placement.Facet
+	for f := range n.table.HeldBy(n.dir.Node) {
+		gone := f.State == placement.Deleting || f.State == placement.Retired
+		if gone || !f.Bound && f.Owner.Boot != n.boot {
+			rows = append(rows, f)
+		}
+	}
+	for _, f := range rows {
+		if err := n.forget(n.ctx, f); err != nil {
+			n.log.Warn("finish deletion", "incarnation", f.Incarnation.String(), "error", err)
+		}
+	}
+}
+
+func (n *Node) forget(ctx context.Context, f placement.Facet) error {
+	row := n.rows.row(f)
+	if err := n.rows.Delete(ctx, row); err != nil {
+		return err
+	}
+	if err := n.ownCopy(row).Tomb(ctx); err != nil {
+		return err
+	}
+	return n.rows.Tomb(ctx, f.Incarnation)
+}
+
+// collect shortens the commit log: it removes segments nobody needs, and asks the
+// facets that hold the oldest one to checkpoint while the log is over its budget.
+func (n *Node) collect() {
+	c, err := n.replicas.Collect(n.ctx)
+	if err != nil {
+		if n.ctx.Err() == nil {
+			n.log.Warn("collect commit log", "error", err)
+		}
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(pinnedAtOnce)
+	for _, id := range c.Pins[:min(len(c.Pins), pinnedBatch)] {
+		g.Go(func() error { n.checkpoint(id); return nil })
+	}
+	_ = g.Wait() // they return no errors
+}
+
+// checkpoint brings a facet's committed pages to its file: by its owner if it is
+// open, else by its replica, while its desk keeps others from opening it.
+func (n *Node) checkpoint(id facet.Incarnation) {
+	r, err := n.replicas.Replica(id)
+	if err != nil {
+		return // deleted meanwhile
+	}
+	f, ok := n.table.ByIncarnation(id)
+	switch {
+	case ok && f.Bound && n.owners.CheckpointSoon(f.Name):
+		return
+	case ok && f.Bound:
+		err = n.owners.Closed(n.ctx, f.Name, func() error { return r.CheckpointIdle(n.ctx) })
+	default:
+		err = r.CheckpointIdle(n.ctx)
+	}
+	if err != nil && n.ctx.Err() == nil {
+		n.log.Warn("checkpoint facet", "incarnation", id.String(), "error", err)
+	}
+}

@@ -1,0 +1,194 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/placement"
+)
+
+// svc is the node as its faces see it.
+type svc struct{ n *Node }
+
+var _ service.Service = svc{}
+
+// Submit implements service.Service.
+func (s svc) Submit(call *service.Call) { s.n.owners.Submit(call) }
+
+// Create implements service.Service.
+func (s svc) Create(ctx context.Context, name facet.Name) (service.Info, bool, error) {
+	created, err := s.n.owners.Ensure(ctx, name)
+	if err != nil {
+		return service.Info{}, false, err
+	}
+	info, err := s.Stat(ctx, name)
+	return info, created, err
+}
+
+// Stat implements service.Service.
+func (s svc) Stat(_ context.Context, name facet.Name) (service.Info, error) {
+	f, ok := s.n.table.Lookup(name)
+	if !ok || f.State == placement.Deleting || f.State == placement.Retired {
+		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist; write to it, or PUT /v1/facets/%s, to create it", name, name)
+	}
+	return s.info(f), nil
+}
+
+func (s svc) info(f placement.Facet) service.Info {
+	info := service.Info{
+		Name: f.Name, Incarnation: f.Incarnation, Owner: f.Owner.Node, Epoch: f.Epoch,
+		State: f.State.String(), SizeBytes: -1,
+	}
+	set := f.Active
+	if set.IsZero() {
+		set = f.Next
+	}
+	for _, m := range set.Members() {
+		info.Replicas = append(info.Replicas, m.Node)
+	}
+	if node, ok := s.n.table.Node(f.Owner.Node); ok {
+		info.OwnerURL = "http://" + node.API
+	}
+	if n, open := s.n.owners.Open(f.Name); open {
+		info.Active, info.SizeBytes = true, int64(n)*pages.Size
+	} else if set.Has(s.n.dir.Node) {
+		info.SizeBytes = 0
+		if r, err := s.n.replicas.Replica(f.Incarnation); err == nil {
+			info.SizeBytes = int64(r.Meta().BasePages) * pages.Size
+		}
+	}
+	return info
+}
+
+// List implements service.Service.
+func (s svc) List(_ context.Context, tenant facet.Tenant, after string, limit int) ([]service.Info, bool, error) {
+	rows := s.n.table.List(tenant, after, limit+1)
+	more := len(rows) > limit
+	if more {
+		rows = rows[:limit]
+	}
+	infos := make([]service.Info, 0, len(rows))
+	for _, f := range rows {
+		if f.State != placement.Deleting && f.State != placement.Retired {
+			infos = append(infos, s.info(f))
+		}
+	}
+	return infos, more, nil
+}
+
+// Delete implements service.Service.
+func (s svc) Delete(ctx context.Context, name facet.Name) error { return s.n.owners.Delete(ctx, name) }
+
+// Export implements service.Service.
+func (s svc) Export(ctx context.Context, name facet.Name) (service.Export, error) {
+	return s.n.owners.Export(ctx, name)
+}
+
+// Import implements service.Service. The upload goes to a file first, so that
+// memory stays bounded and nothing exists until SQLite has found it sound.
+func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace bool) (service.Info, error) {
+	if _, err := s.Stat(ctx, name); err == nil && !replace {
+		return service.Info{}, facet.Errorf(facet.CodeExists, "facet %s exists already; delete it first, or import with replace to exchange its whole content", name)
+	}
+	tmp, err := s.n.tempDir()
+	if err != nil {
+		return service.Info{}, err
+	}
+	defer os.RemoveAll(tmp)
+	upload, clean := filepath.Join(tmp, "upload.db"), filepath.Join(tmp, "clean.db")
+	if err := receive(upload, r, s.n.cfg.FacetBytes); err != nil {
+		return service.Info{}, err
+	}
+	made, err := engine.ConvertImport(ctx, upload, clean, s.n.limits)
+	if err != nil {
+		return service.Info{}, err
+	}
+	if err := os.Remove(upload); err != nil {
+		return service.Info{}, facet.Errorf(facet.CodeInternal, "import %s: %v", name, err)
+	}
+	if err := s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, replace); err != nil {
+		return service.Info{}, err
+	}
+	return s.Stat(ctx, name)
+}
+
+// tempDir makes a directory for one import, on the data directory's own disk. All
+// of them are removed when the node starts.
+func (n *Node) tempDir() (string, error) {
+	base := filepath.Join(n.dir.path, "import")
+	err := os.MkdirAll(base, 0o700)
+	if err == nil {
+		var tmp string
+		if tmp, err = os.MkdirTemp(base, "*"); err == nil {
+			return tmp, nil
+		}
+	}
+	return "", facet.Errorf(facet.CodeInternal, "make a directory for the import: %v", err)
+}
+
+// receive copies an upload of at most limit bytes to path.
+func receive(path string, r io.Reader, limit int64) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return facet.Errorf(facet.CodeInternal, "store the upload: %v", err)
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil && cerr != nil {
+			err = facet.Errorf(facet.CodeInternal, "store the upload: %v", cerr)
+		}
+	}()
+	buf := make([]byte, 256<<10)
+	var n int64
+	for {
+		k, rerr := r.Read(buf)
+		if n += int64(k); n > limit {
+			return &facet.Error{Code: facet.CodeLimit, Limit: "facet_bytes", Message: fmt.Sprintf("the file is larger than a facet may be (limit facet_bytes, %d bytes)", limit)}
+		}
+		if _, err := f.Write(buf[:k]); err != nil {
+			return facet.Errorf(facet.CodeDiskFull, "store the upload: %v", err)
+		}
+		if errors.Is(rerr, io.EOF) {
+			return nil
+		}
+		if rerr != nil {
+			return facet.Errorf(facet.CodeBadRequest, "the upload broke off after %d bytes: %v", n, rerr)
+		}
+	}
+}
+
+// Cluster implements service.Service.
+func (s svc) Cluster(context.Context) service.Cluster {
+	id, _ := s.n.table.Cluster()
+	leader, _, _ := s.n.raft.Leader()
+	c := service.Cluster{ID: id.String(), Leader: leader, Facets: s.n.table.Counts().Facets, Replicas: s.n.cfg.Replicas}
+	for _, node := range s.n.table.Nodes() {
+		c.Nodes = append(c.Nodes, service.Node{
+			ID: node.ID, API: node.API, Peer: node.Peer, Zone: node.Zone,
+			Version: s.n.cfg.Version, State: cluster.StatusAlive.String(), Facets: s.n.table.Counts().Facets,
+		})
+	}
+	return c
+}
+
+// Ready implements service.Service.
+func (s svc) Ready(ctx context.Context) []service.Check {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	checks := []service.Check{{Name: "placement leader is reachable", Err: s.n.raft.Barrier(ctx)}}
+	checks = append(checks, service.Check{Name: "disk has room for writes", Err: s.n.admit()})
+	var closing error
+	if s.n.ctx.Err() != nil {
+		closing = errors.New("the node is shutting down")
+	}
+	return append(checks, service.Check{Name: "node is serving", Err: closing})
+}
