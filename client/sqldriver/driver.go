@@ -25,8 +25,8 @@
 // its result is that of the script. Statements are not prepared ahead: Prepare
 // sends nothing, an error of the SQL shows when it runs. Transactions are BEGIN
 // IMMEDIATE, or BEGIN with sql.TxOptions.ReadOnly; isolation is serializable, and
-// only that and the default are accepted. While a transaction's context is
-// cancelled database/sql rolls it back.
+// only that and the default are accepted. When the context of a transaction ends,
+// database/sql rolls it back.
 //
 // A column declared DATE, DATETIME or TIMESTAMP gives a time.Time when its text
 // can be read as one (integers are Unix seconds), one declared BOOLEAN or BOOL
