@@ -83,6 +83,7 @@ var mayImport = []struct {
 	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service"}, "a face reaches the node through the service only"},
 	{"node/hrana/...", []string{"facet", "cluster", "node/service", "node/internal/..."}, "a face reaches the node through the service only"},
 	{"node/httpapi/...", []string{"facet", "cluster", "node/service", "node/hrana", "node/internal/..."}, "a face reaches the node through the service only"},
+	{"node/internal/fakeservice", []string{"facet", "cluster", "node/service", "internal/sqlite"}, "a service for tests that runs real SQL"},
 	{"node/internal/...", []string{"facet", "cluster", "node/service"}, "what the faces share"},
 	{"node", []string{"facet/...", "cluster/...", "placement/...", "internal/...", "node/..."}, "the composition: everything but the client"},
 	{"cmd/facetd/...", []string{"facet", "cluster", "client/...", "node", "bench/...", "internal/...", "cmd/..."}, "one binary"},

@@ -22,12 +22,9 @@ func startServer(t *testing.T, opts httpapi.Options) (*httptest.Server, *fakeser
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	h, err := httpapi.New(svc, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := httpapi.New(svc, opts)
 	srv := httptest.NewUnstartedServer(h)
-	srv.Config = httpapi.NewServer(h, opts.Log)
+	srv.Config = httpapi.NewServer(h, httpapi.ServerOptions{Log: opts.Log})
 	srv.Start()
 	t.Cleanup(func() {
 		srv.Close()

@@ -102,7 +102,7 @@ func TestBounds(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	for in, want := range map[string]string{
-		`{"type":"null"}`:                                     "null",
+		`{"type":"null"}`: "null",
 		`{"type":"integer","value":"-9223372036854775808"}`:   "-9223372036854775808",
 		`{"value":"12","type":"integer"}`:                     "12",
 		`{"type":"integer","value":12}`:                       "12",

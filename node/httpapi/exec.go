@@ -98,15 +98,10 @@ func (h *Handler) exec(w http.ResponseWriter, r *http.Request, name facet.Name) 
 	}
 	p := planExec(name, b, access < Write)
 	resp, err := service.Do(r.Context(), h.svc, p.req)
-	if err != nil {
-		f := toFailure(err)
-		if len(b.steps) == 1 {
-			f.shift(b.offsets[0])
-		}
-		h.fail(w, r, f)
-		return
+	if err == nil {
+		err = p.failed(b, &resp)
 	}
-	if err := p.failed(b, &resp); err != nil {
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -117,14 +112,6 @@ func (h *Handler) exec(w http.ResponseWriter, r *http.Request, name facet.Name) 
 		panic(http.ErrAbortHandler) // the answer is begun and cannot be made right
 	}
 	jw.Close() // a peer that is gone needs no answer
-}
-
-func (f *failure) shift(offset int) {
-	if f.Offset > 0 && offset > 0 {
-		e := *f.wireError
-		e.Offset += offset
-		f.wireError = &e
-	}
 }
 
 // failed finds the error that fails the request as a whole: of its only
@@ -150,8 +137,10 @@ func (p *plan) failed(b *execBody, resp *facet.Response) error {
 			}
 			f := &failure{wireError: e, step: -1, tx: resp.Tx}
 			if step >= 0 && step < len(b.steps) {
-				f.shift(b.offsets[step])
-				if b.several {
+				switch {
+				case b.script > 0 && e.Offset > 0:
+					e.Offset += b.offsets[step]
+				case b.several:
 					f.step = step
 				}
 			}

@@ -19,7 +19,7 @@ import (
 // execBody is what a client asks of exec.
 type execBody struct {
 	steps   []facet.Step
-	offsets []int // where the SQL of each step begins in the text it was cut from
+	offsets []int // where the SQL of each step begins in the body, for scripts
 	several bool  // answer with "results", even if there is one
 	script  int   // number of statements, if they run as a script; 0 otherwise
 	ownTx   bool  // the SQL text begins a transaction of its own
@@ -225,7 +225,6 @@ func (b *execBody) split(text []byte) error {
 			return err
 		}
 		b.steps = append(b.steps, facet.Step{SQL: stmt})
-		b.offsets = append(b.offsets, start)
 		b.ownTx = b.ownTx || beginsTransaction(stmt)
 	}
 	b.several = len(b.steps) > 1
@@ -324,7 +323,7 @@ func (b *execBody) fromJSON(src []byte) error {
 		return b.split(d.sql)
 	case d.has.sql:
 		d.st.SQL = d.sql
-		b.steps, b.offsets = []facet.Step{d.st}, []int{0}
+		b.steps = []facet.Step{d.st}
 		return checkSQL(d.sql)
 	}
 	return nil
@@ -341,7 +340,7 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 	case "statements":
 		d.has.statements = true
 		b.several = true
-		b.steps, b.offsets = nil, nil
+		b.steps = nil
 		err = b.statements(d)
 	case "rows":
 		err = d.word(b.setRows)
@@ -361,7 +360,9 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 			err = b.setTimeout(n)
 		}
 	case "key":
-		err = d.key(&b.key)
+		if err = d.key(&b.key); err != nil {
+			err = fmt.Errorf("key: %w", err)
+		}
 	case "tx":
 		err = d.word(func(v string) error {
 			if n, err := hex.Decode(b.tx[:], []byte(v[:min(len(v), 2*len(b.tx))])); err != nil || n != len(b.tx) || len(v) != 2*n || b.tx.IsZero() {
@@ -378,10 +379,7 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 	default:
 		return unknownField(key, "sql, args, statements, rows, ints, atomic, read_only, timeout_ms, key, tx, begin, commit and rollback")
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
-	}
-	return nil
+	return err
 }
 
 func (b *execBody) statements(d *execDecoder) error {
@@ -398,9 +396,9 @@ func (b *execBody) statements(d *execDecoder) error {
 		}
 		var st facet.Step
 		if err := d.statement(&st); err != nil {
-			return fmt.Errorf("statement %d: %w", len(b.steps), err)
+			return fmt.Errorf("statement %d: %w", len(b.steps)+1, err)
 		}
-		b.steps, b.offsets = append(b.steps, st), append(b.offsets, 0)
+		b.steps = append(b.steps, st)
 		b.ownTx = b.ownTx || beginsTransaction(st.SQL)
 	}
 }

@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,22 +23,17 @@ type Handler struct {
 	origin *http.CrossOriginProtection
 }
 
-// New makes the handler of a node. It fails on options that cannot work.
-func New(svc service.Service, opts Options) (*Handler, error) {
+// New makes the handler of a node. It panics on options that Validate refuses.
+func New(svc service.Service, opts Options) *Handler {
+	if err := opts.Validate(); err != nil {
+		panic(err)
+	}
 	h := &Handler{svc: svc, opts: opts, log: opts.Log, budget: &httpjson.Budget{}, origin: http.NewCrossOriginProtection()}
 	if h.log == nil {
 		h.log = slog.Default()
 	}
-	if (opts.Native == nil) != (opts.NativePath == "") {
-		return nil, errors.New("httpapi: Native and NativePath go together")
-	}
-	if opts.NativePath != "" && !strings.HasPrefix(opts.NativePath, "/") {
-		return nil, fmt.Errorf("httpapi: NativePath %q does not begin with a slash", opts.NativePath)
-	}
 	for _, o := range opts.TrustedOrigins {
-		if err := h.origin.AddTrustedOrigin(o); err != nil {
-			return nil, fmt.Errorf("httpapi: trusted origin: %w", err)
-		}
+		_ = h.origin.AddTrustedOrigin(o) // validated
 	}
 	h.hrana = hrana.New(svc, hrana.Options{
 		Log: h.log, BaseURL: opts.BaseURL, BatonSecret: opts.BatonSecret, Budget: h.budget,
@@ -49,7 +42,7 @@ func New(svc service.Service, opts Options) (*Handler, error) {
 			return access < Write, err
 		},
 	})
-	return h, nil
+	return h
 }
 
 // authorize asks who the caller is and refuses less than want.

@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -60,4 +63,20 @@ type Options struct {
 
 	// Version is shown on the first page.
 	Version string
+}
+
+// Validate reports what in the options cannot work.
+func (o *Options) Validate() error {
+	if (o.Native == nil) != (o.NativePath == "") {
+		return errors.New("httpapi: Native and NativePath go together")
+	}
+	if o.NativePath != "" && !strings.HasPrefix(o.NativePath, "/") {
+		return fmt.Errorf("httpapi: NativePath %q does not begin with a slash", o.NativePath)
+	}
+	for _, origin := range o.TrustedOrigins {
+		if err := http.NewCrossOriginProtection().AddTrustedOrigin(origin); err != nil {
+			return fmt.Errorf("httpapi: trusted origin %q: %w", origin, err)
+		}
+	}
+	return nil
 }

@@ -120,8 +120,16 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 func (h *Handler) routeDB(w http.ResponseWriter, r *http.Request, rest string) {
 	tenant, rest, _ := strings.Cut(rest, "/")
 	name, action, _ := strings.Cut(rest, "/")
-	if name == "" || hrana.Handles(name) && !hrana.Handles(action) && action != "exec" {
+	post := r.Method == http.MethodPost
+	switch {
+	case hrana.Handles(tenant) && action == "" && post:
+		h.missingFacet(w, r, "TENANT")
+		return
+	case name == "", hrana.Handles(name) && !hrana.Handles(action) && action != "exec":
 		h.missingFacet(w, r, tenant)
+		return
+	case name == "exec" && action == "" && post:
+		h.notFound(w, r, "the URL names no facet; it must be "+baseURL(r)+"/v1/db/"+tenant+"/FACET/exec")
 		return
 	}
 	id, err := facet.NewName(tenant, name)

@@ -5,11 +5,19 @@ import (
 	"net/http"
 )
 
+// ServerOptions of NewServer.
+type ServerOptions struct {
+	// Log gets, at debug level, what goes wrong on connections before a request
+	// is read. Default: slog.Default().
+	Log *slog.Logger
+}
+
 // NewServer makes the http.Server of an API port: HTTP/1.1 and HTTP/2, the
 // latter also without TLS for clients that know it is there. Bodies and answers
 // have no deadline here, for exports are long; each endpoint watches that they
 // keep moving.
-func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+func NewServer(h http.Handler, opts ServerOptions) *http.Server {
+	log := opts.Log
 	if log == nil {
 		log = slog.Default()
 	}

@@ -2,6 +2,7 @@ package fakeservice
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -93,6 +94,9 @@ func (db *database) steps(req *facet.Request, out facet.Result) (facet.Result, e
 		fe := wrap(err)
 		if req.Atomic {
 			db.rollback()
+			if n := len(req.Steps); n > 1 {
+				fe.Message = fmt.Sprintf("step %d of %d: %s", i+1, n, fe.Message)
+			}
 			return nil, fe
 		}
 		if st.Kind == facet.StepDescribe {
