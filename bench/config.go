@@ -1,0 +1,172 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/facetd/facetd/client"
+)
+
+// Config says what to run. Zero fields have defaults.
+type Config struct {
+	// Node is what is measured. Required.
+	Node Node
+	// Workloads are run in this order; default Canonical.
+	Workloads []Workload
+	// Duration is how long each workload is measured. Default 10 s.
+	Duration time.Duration
+	// Facets is how many facets the load is spread over. Default 1,000.
+	Facets int
+	// Callers is how many requests are under way at a time. Default 64.
+	Callers int
+	// ValueSize is the size of the value a write writes, in bytes. Default 256.
+	ValueSize int
+	// Rows is how many rows a facet has before reads begin. Default 100.
+	Rows int
+	// Conns is how many connections the SDK keeps to a node. Default 1.
+	Conns int
+	// Token is what the SDK shows the node.
+	Token string
+
+	// Limits, if set, measures what this machine could do at best. It runs after
+	// the workloads, with the node still up.
+	Limits func(ctx context.Context, s Settings, endpoint string, progress func(string)) (Limits, error)
+
+	// Keep leaves the facets of the run behind.
+	Keep bool
+	// Progress gets a line for every step; nil for none.
+	Progress io.Writer
+}
+
+// Node is a node under test.
+type Node interface {
+	// Endpoint is where the node's API listens now.
+	Endpoint() string
+	// Restart stops the node and starts it again on the same data. It hibernates
+	// facets that were idle for so long; 0 is the node's default. The answer is
+	// how long it took from start to ready. ErrForeign where the node is not ours.
+	Restart(ctx context.Context, idleAfter time.Duration) (time.Duration, error)
+	// Memory tells about the memory of the process; ErrForeign where it is out of
+	// sight.
+	Memory() (Memory, error)
+}
+
+// Memory of a process, in bytes.
+type Memory struct {
+	Resident int64 // now
+	Peak     int64 // the most so far
+}
+
+// ErrForeign is the answer of a Node that cannot be restarted or looked into.
+var ErrForeign = errors.New("the node was not started by this program")
+
+// Op is what one call of a workload does.
+type Op string
+
+// The operations.
+const (
+	OpCreate Op = "create" // first write to a facet that does not exist
+	OpWrite  Op = "write"  // insert one row
+	OpRead   Op = "read"   // read one row by primary key
+	OpCold   Op = "cold"   // read one row of a facet that hibernates
+	OpFirst  Op = "first"  // read one row of each facet after a restart of the node
+	OpIdle   Op = "idle"   // many facets, created and left alone
+)
+
+// Workload is one kind of load.
+type Workload struct {
+	Name    string
+	Op      Op
+	Callers int // 0: Config.Callers
+	Facets  int // 0: Config.Facets
+	About   string
+}
+
+// Workloads are all there are, in the order they are best run.
+var Workloads = []Workload{
+	{Name: "create", Op: OpCreate, About: "first write to facets that do not exist (a table)"},
+	{Name: "write", Op: OpWrite, About: "single-row inserts, spread over all facets, durable"},
+	{Name: "read", Op: OpRead, About: "point reads by primary key, spread over all facets"},
+	{Name: "hot_write", Op: OpWrite, Facets: 1, About: "the same inserts, all on one facet"},
+	{Name: "hot_read", Op: OpRead, Facets: 1, About: "the same reads, all on one facet"},
+	{Name: "cold", Op: OpCold, Callers: 1, About: "reads of facets that hibernate, one after the other"},
+	{Name: "first", Op: OpFirst, About: "first read of every facet after a restart of the node"},
+	{Name: "idle", Op: OpIdle, About: "memory and start-up time with many facets that hibernate"},
+}
+
+// canonical are the names of the workloads run unless others are asked for.
+var canonical = []string{"create", "write", "read", "hot_write", "hot_read", "cold"}
+
+// Canonical are the workloads run unless others are asked for.
+func Canonical() []Workload {
+	ws, _ := Select(canonical...)
+	return ws
+}
+
+// Select finds workloads by name.
+func Select(names ...string) ([]Workload, error) {
+	var out []Workload
+	for _, name := range names {
+		i := slices.IndexFunc(Workloads, func(w Workload) bool { return w.Name == name })
+		if i < 0 {
+			var all []string
+			for _, w := range Workloads {
+				all = append(all, w.Name)
+			}
+			return nil, fmt.Errorf("unknown workload %.40q: there are %s", name, strings.Join(all, ", "))
+		}
+		out = append(out, Workloads[i])
+	}
+	return out, nil
+}
+
+func (c *Config) fill() error {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.Facets, 1000)
+	def(&c.Callers, 64)
+	def(&c.ValueSize, 256)
+	def(&c.Rows, 100)
+	def(&c.Conns, 1)
+	if c.Duration == 0 {
+		c.Duration = 10 * time.Second
+	}
+	if len(c.Workloads) == 0 {
+		c.Workloads = Canonical()
+	}
+	if c.Progress == nil {
+		c.Progress = io.Discard
+	}
+	var errs []error
+	in := func(what string, v, low, high int) {
+		if v < low || v > high {
+			errs = append(errs, fmt.Errorf("%s is %d, allowed are %d to %d", what, v, low, high))
+		}
+	}
+	in("facets", c.Facets, 1, MaxFacets)
+	in("callers", c.Callers, 1, MaxCallers)
+	in("value size", c.ValueSize, 1, MaxValueSize)
+	in("rows", c.Rows, 1, 1_000_000)
+	in("connections", c.Conns, 1, 64)
+	if c.Duration < time.Millisecond || c.Duration > MaxDuration {
+		errs = append(errs, fmt.Errorf("duration is %v, allowed are 1ms to %v", c.Duration, MaxDuration))
+	}
+	if c.Node == nil {
+		errs = append(errs, errors.New("no node is given"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) open(ctx context.Context) (*client.Client, error) {
+	return client.Open(ctx, []string{c.Node.Endpoint()}, client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench"})
+}
+
+func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, format+"\n", args...) }
