@@ -18,7 +18,7 @@ func benchDBs(b *testing.B, facets, rows int) []*DB {
 		dbs[i] = db
 		b.Cleanup(func() { db.Close() })
 		var resp facet.Response
-		fill := fmt.Sprintf("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t SELECT i,randomblob(256) FROM n", rows)
+		fill := fmt.Sprintf("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t SELECT i,zeroblob(256) FROM n", rows)
 		if err := db.Run(&facet.Request{Atomic: true, Steps: []facet.Step{script("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB);" + fill)}}, &resp); err != nil {
 			b.Fatal(err)
 		}

@@ -49,9 +49,10 @@ type DB struct {
 	unknown bool  // the commit that broke it was handed on
 	closed  bool
 
-	commits uint64 // made by this DB
-	changed int64  // conn.TotalChanges after the last statement
-	marks   mark   // session state to take back
+	commits uint64       // made by this DB
+	commit  facet.Commit // the one being handed on
+	changed int64        // conn.TotalChanges after the last statement
+	marks   mark         // session state to take back
 	// schemaFails says whether the schema can make a statement keep what it did
 	// before it failed, see mayFail.
 	schemaFails answer
@@ -153,6 +154,23 @@ func (db *DB) confine() error {
 
 func (db *DB) setMaxPages(n uint32) error {
 	return db.exec(fmt.Appendf(nil, "PRAGMA max_page_count=%d", n))
+}
+
+// openReserve lets a facet near its size limit grow by reservePages, for a
+// statement that makes room: taking rows out of an index may need a page first. It
+// reports whether closeReserve must be called. Pages SQLite has not written yet
+// are at most its cache.
+func (db *DB) openReserve() bool {
+	if db.store.StagedPages()+uint32(db.limits.CacheBytes/pages.Size)+reservePages < db.quota {
+		return false
+	}
+	return db.setMaxPages(db.quota+reservePages) == nil
+}
+
+func (db *DB) closeReserve() {
+	if db.broken == nil && db.setMaxPages(db.quota) != nil {
+		db.marks |= markReopen
+	}
 }
 
 // exec runs facetd's own SQL, which is not worth keeping.

@@ -52,6 +52,8 @@ var byMessage = []struct {
 	value       int
 }{
 	{"Expression tree is too large", limitExprDepth, exprDepth},
+	{"Recursion limit", limitParserDepth, parserDepth},
+	{"parser stack overflow", limitParserDepth, parserDepth},
 	{"too many terms in compound SELECT", limitCompoundSelect, compoundSelect},
 	{"LIKE or GLOB pattern too complex", limitPatternBytes, patternBytes},
 	{"too many levels of trigger recursion", limitTriggerDepth, triggerDepth},

@@ -46,7 +46,7 @@ type keyTable struct {
 	nextClient, newest, dropKeys *sqlite.Stmt
 
 	sincePrune int
-	cursor     [16]byte // the last client looked at
+	cursor     []byte // the last client looked at
 }
 
 // keyed runs a request with a key.
@@ -73,6 +73,7 @@ func (r *run) keyed() error {
 	if err := r.control(sqlBegin); err != nil {
 		return err
 	}
+	r.own = true
 	err := r.steps(true)
 	if err == nil && db.wrote {
 		err = r.remember(hash)
@@ -133,6 +134,9 @@ func bindKey(s *sqlite.Stmt, k *facet.Key) error {
 func (r *run) remember(hash [sha256.Size]byte) error {
 	db := r.db
 	k := &r.req.Key
+	if db.openReserve() { // a full facet can be deleted from with a key, too
+		defer db.closeReserve()
+	}
 	if db.keys.exists != yes {
 		if err := db.exec([]byte(sqlKeys)); err != nil {
 			return db.fail(err, 0)
@@ -183,18 +187,17 @@ func (db *DB) pruneClients(before int64) error {
 		var client []byte
 		at := k.cursor
 		err := db.query(&k.nextClient, sqlNext, func(s *sqlite.Stmt) error {
-			return s.BindBlob(1, at[:])
+			return s.BindBlob(1, at)
 		}, func(s *sqlite.Stmt) {
 			client = append(client, s.ColumnBytes(0)...)
 		})
 		if err != nil {
 			return err
 		}
-		if len(client) != len(k.cursor) {
-			k.cursor = [16]byte{} // the end: begin again next time
+		k.cursor = client // nil at the end: begin again next time
+		if client == nil {
 			return nil
 		}
-		copy(k.cursor[:], client)
 		bindClient := func(s *sqlite.Stmt) error { return s.BindBlob(1, client) }
 		var newest int64
 		if err = db.query(&k.newest, sqlNewest, bindClient, func(s *sqlite.Stmt) { newest = s.ColumnInt64(0) }); err != nil {

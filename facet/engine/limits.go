@@ -69,6 +69,7 @@ const (
 	limitArgs             = "args"
 	limitColumns          = "columns"
 	limitConditionDepth   = "condition_depth"
+	limitParserDepth      = "parser_depth"
 	limitExprDepth        = "expression_depth"
 	limitCompoundSelect   = "compound_select"
 	limitPatternBytes     = "pattern_bytes"
@@ -119,6 +120,7 @@ const (
 	maxImportObjects = 20_000
 
 	exprDepth      = 200
+	parserDepth    = 1000
 	compoundSelect = 100
 	patternBytes   = 1000
 	triggerDepth   = 32
@@ -136,6 +138,7 @@ var sqliteLimits = [...]struct {
 	{sqlite.LimitSQLLength, facet.MaxSQLLen},
 	{sqlite.LimitColumn, facet.MaxColumns},
 	{sqlite.LimitExprDepth, exprDepth},
+	{sqlite.LimitParserDepth, parserDepth},
 	{sqlite.LimitCompoundSelect, compoundSelect},
 	{sqlite.LimitVDBEOp, programOps},
 	{sqlite.LimitFunctionArg, functionArgs},

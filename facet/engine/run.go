@@ -76,6 +76,7 @@ type run struct {
 	// transaction of its own.
 	guarded bool
 	inside  bool // an atomic request: it may not end its own transaction
+	own     bool // the open transaction is the request's own, not the client's
 }
 
 func (r *run) begin(opts RunOptions) error {
@@ -120,6 +121,7 @@ func (r *run) end(err error) error {
 			err = terr
 		}
 	}
+	db.conn.Park()
 	db.canceled, db.readOnly = nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]
@@ -262,6 +264,7 @@ func (r *run) atomic() error {
 		return r.steps(true)
 	}
 	begin, commit, undo := sqlBegin, sqlCommit, ""
+	r.own = db.conn.AutoCommit()
 	if !db.conn.AutoCommit() {
 		begin, commit, undo = "SAVEPOINT "+reserved+"_atomic", "RELEASE "+reserved+"_atomic", "ROLLBACK TO "+reserved+"_atomic"
 	}

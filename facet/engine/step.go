@@ -66,6 +66,7 @@ func (r *run) executeAlone(p *stmt, st *facet.Step) *facet.Error {
 	if err := r.control(sqlBegin); err != nil {
 		return db.fail(err, 0)
 	}
+	r.own = true
 	fe := r.runOne(p, st, true, 0)
 	if fe == nil {
 		p.s.Reset()
@@ -86,7 +87,7 @@ func (r *run) done(readOnly bool, before int64) {
 	now := time.Now()
 	d := facet.Done{
 		LastRowID: db.conn.LastInsertRowID(), RowsOut: db.rows,
-		Duration: now.Sub(r.now), Transaction: !db.conn.AutoCommit(),
+		Duration: now.Sub(r.now), Transaction: !r.own && !db.conn.AutoCommit(),
 	}
 	r.now = now
 	if !readOnly && db.changed != before {
@@ -95,8 +96,7 @@ func (r *run) done(readOnly bool, before int64) {
 	r.resp.Result = facet.AppendDone(r.resp.Result, d)
 }
 
-// runOne runs a prepared statement to its end. A statement that only frees room
-// and finds the facet full runs once more with the reserve.
+// runOne runs a prepared statement to its end.
 func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error {
 	db := r.db
 	switch {
@@ -122,18 +122,11 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 			db.conn.SetLimit(sqlite.LimitAttached, 0)
 		}()
 	}
-	mark, inTx := len(r.resp.Result), !db.conn.AutoCommit()
+	reserve := (p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum) && db.openReserve()
 	err := r.rows(p, rows && !st.NoRows)
-	if err != nil && full(err) && (p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum) && inTx == !db.conn.AutoCommit() {
+	if reserve {
 		p.s.Reset()
-		r.resp.Result = r.resp.Result[:mark]
-		if merr := db.setMaxPages(db.quota + reservePages); merr == nil {
-			err = r.rows(p, rows && !st.NoRows)
-			p.s.Reset()
-			if merr = db.setMaxPages(db.quota); merr != nil {
-				db.marks |= markReopen
-			}
-		}
+		db.closeReserve()
 	}
 	if !p.readOnly {
 		db.changed = db.conn.TotalChanges()
@@ -149,13 +142,6 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 		db.forget(p)
 	}
 	return fe
-}
-
-// full reports whether the size limit stopped a statement that changed nothing
-// because of it.
-func full(err error) bool {
-	e, ok := err.(*sqlite.Error)
-	return ok && e.Code == sqlite.FULL && e.Cause == nil
 }
 
 // rows steps the statement to its end and appends columns and rows.

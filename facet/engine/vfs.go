@@ -124,7 +124,10 @@ func (f *file) CommitPhaseTwo() error {
 	if db.readOnly && f.store.Staged() {
 		return f.doom(errReadOnlyCommit)
 	}
-	c, changed, err := f.store.Seal(db.id, db.epoch)
+	var changed bool
+	var err error
+	c := &db.commit // not a local variable: it would be allocated every time
+	*c, changed, err = f.store.Seal(db.id, db.epoch)
 	if err != nil {
 		if errors.Is(err, pages.ErrTooLarge) {
 			// Reached by no transaction that fits the stage, see pages.MaxStagedPages.
@@ -137,7 +140,7 @@ func (f *file) CommitPhaseTwo() error {
 		return nil
 	}
 	db.commits++
-	if err := db.handOff(&c); err != nil {
+	if err := db.handOff(c); err != nil {
 		db.breakWith(fmt.Errorf("hand on commit %v: %w", c.Position(), err), true)
 		return err
 	}
