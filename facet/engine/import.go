@@ -80,8 +80,9 @@ func openImport(ctx context.Context, path string, limits Limits) (*importer, err
 	i.ctx, i.cancel = context.WithTimeout(ctx, limits.ImportTime)
 	conn, err := sqlite.Open(path, sqlite.Options{NoCreate: true, CacheSize: -8 << 10})
 	if err != nil {
+		ferr := i.fail(err)
 		i.cancel()
-		return nil, i.fail(err)
+		return nil, ferr
 	}
 	i.conn = conn
 	if err := i.confine(); err != nil {
