@@ -91,9 +91,11 @@ func (re *replay) finish(report *Report) error {
 func (re *replay) close(st *state) (holed bool) {
 	l := st.live
 	if l.boot == nil {
-		l.boot = &replayed{}
+		l.boot = &replayed{before: st.basePos}
 	}
-	if l.boot.broken || l.boot.images != 0 || l.first != st.basePos.Seq+1 {
+	if l.boot.before != st.basePos || max(l.boot.need, l.boot.images) > st.basePos.Seq || l.first != st.basePos.Seq+1 {
+		re.s.logger.Error("entries or images of the facet are missing in the log", "facet", st.id, "base", st.basePos,
+			"first", uint64(l.first), "last", l.last, "entries_follow", l.boot.before, "missing_up_to", uint64(max(l.boot.need, l.boot.images)))
 		l.last, l.known, l.durable = st.basePos, st.basePos.Seq, st.basePos.Seq
 		return true
 	}

@@ -97,24 +97,26 @@ func content(t testing.TB, p *pages.Store) []byte {
 }
 
 // change writes something random into the stage of p.
-func change(t testing.TB, rng *rand.Rand, p *pages.Store) {
-	t.Helper()
+func change(rng *rand.Rand, p *pages.Store) error {
 	for range 1 + rng.IntN(3) {
 		size := int64(p.StagedPages())
 		var page [pages.Size]byte
 		at := rng.Int64N(size + 1)
 		if _, err := p.ReadAt(page[:], at*pages.Size); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		off, n := rng.IntN(pages.Size-64), 1+rng.IntN(60)
 		for i := range n {
 			page[off+i] = byte(rng.Uint32())
 		}
-		check(t, p.WriteAt(page[:], at*pages.Size))
+		if err := p.WriteAt(page[:], at*pages.Size); err != nil {
+			return err
+		}
 	}
 	if n := p.StagedPages(); n > 6 || n > 2 && rng.IntN(8) == 0 {
-		check(t, p.Truncate(int64(1+rng.IntN(int(n)-1))*pages.Size))
+		return p.Truncate(int64(1+rng.IntN(int(n)-1)) * pages.Size)
 	}
+	return nil
 }
 
 // history is the naive model of one facet: every entry ever made, what it follows,
@@ -203,7 +205,7 @@ func (o *owner) append(c *facet.Commit) error {
 func (o *owner) commit() *facet.Commit {
 	o.t.Helper()
 	for {
-		change(o.t, o.rng, o.pages)
+		check(o.t, change(o.rng, o.pages))
 		c, ok, err := o.pages.Seal(o.r.ID(), o.epoch)
 		check(o.t, err)
 		if ok {

@@ -27,9 +27,8 @@ type replay struct {
 
 // replayed is what only the replay knows of a facet.
 type replayed struct {
-	before  facet.Position // what entries[0] follows
-	broken  bool           // entries are missing between the base and entries[0], or behind
-	need    facet.Seq      // the base must be here or above to make up for that
+	before  facet.Position // what entries[0] follows; it must turn out to be the base
+	need    facet.Seq      // entries up to here are missing, unless the base covers them or a cut removed them
 	install uint64         // temporary file of the INSTALL that made the base
 	images  facet.Seq      // parts of the newest PAGES, which lead to here, are missing
 }
@@ -139,7 +138,7 @@ func (re *replay) entry(st *state, c *facet.Commit, loc commitlog.Loc) {
 
 // restart begins a new run behind the position before.
 func (re *replay) restart(l *live, before facet.Position) {
-	l.boot.broken, l.boot.before = true, before
+	l.boot.before = before
 	l.first, l.entries, l.runs, l.last = before.Seq+1, l.entries[:0], l.runs[:0], before
 }
 
@@ -150,8 +149,12 @@ func (re *replay) cut(st *state, end facet.Position) {
 	l := re.live(st)
 	if end.Seq+1 >= l.first && end.Seq <= l.last.Seq {
 		l.cut(end.Seq+1, end)
+		if l.boot.need > end.Seq {
+			l.boot.need = 0 // what was missing is cut off too
+		}
 	} else { // what came before is not in the log any more
 		re.restart(l, end)
+		l.boot.need = min(l.boot.need, end.Seq)
 	}
 }
 
@@ -169,9 +172,7 @@ func (re *replay) tells(st *state, end tail) {
 	}
 	l := re.live(st)
 	if end.seq > l.last.Seq || end.seq >= l.first && l.epochAt(end.seq) != end.epoch {
-		// Missing here. Should the facet's log go on from there, all the same a
-		// base at or above must make up for it.
-		l.boot.broken, l.boot.need = true, max(l.boot.need, end.seq)
+		l.boot.need = max(l.boot.need, end.seq)
 	}
 }
 
@@ -197,15 +198,10 @@ func (re *replay) base(st *state, b pages.Base, loc commitlog.Loc) {
 	default:
 		st.setBase(b)
 		l.images, l.imagesTo = nil, pages.Base{}
-		l.boot.broken = true
 		return
 	}
 	l.boot.before, l.boot.install = b.Position, 0
-	l.boot.broken = l.boot.broken && seq < l.boot.need
-	if seq >= l.boot.images {
-		l.boot.images = 0
-	}
-	if len(l.entries) == 0 && !l.boot.broken && l.boot.images == 0 {
+	if len(l.entries) == 0 && max(l.boot.need, l.boot.images) <= seq {
 		st.live = nil
 	}
 }

@@ -98,7 +98,7 @@ func TestFence(t *testing.T) {
 	if err != nil || p.Last != first.Position() {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	change(t, o.rng, o.pages)
+	check(t, change(o.rng, o.pages))
 	c, _, err := o.pages.Seal(o.r.ID(), 5)
 	check(t, err)
 	if err := o.append(&c); !errors.Is(err, ErrEpoch) {
@@ -177,7 +177,7 @@ func TestDivergence(t *testing.T) {
 	c := o.commit()
 	check(t, s.Sync(ctx))
 	twin := o.h.store(t, tail{1, 1})
-	change(t, o.rng, twin)
+	check(t, change(o.rng, twin))
 	k, _, err := twin.Seal(o.r.ID(), 1)
 	check(t, err)
 	if k.Position() == c.Position() {

@@ -293,6 +293,9 @@ func (r Replica) meta() (Meta, bool) {
 // transaction runs (R15).
 func (s *Store) Admit(n int) error { return logError(s.log.Admit(n)) }
 
+// Wait returns when Admit(n) says yes, or with its error when that is not ErrBusy.
+func (s *Store) Wait(ctx context.Context, n int) error { return logError(s.log.Wait(ctx, n)) }
+
 // Sync waits until everything placed before is durable and acknowledged.
 func (s *Store) Sync(ctx context.Context) error { return logError(s.log.Sync(ctx)) }
 
