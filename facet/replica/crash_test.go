@@ -95,6 +95,7 @@ type world struct {
 
 	mu    sync.Mutex
 	trace []string
+	acked []noted
 }
 
 // modelled is one facet and what must be true of it.
@@ -309,18 +310,49 @@ func (w *world) append(m *modelled, c *facet.Commit) {
 }
 
 func (w *world) send(m *modelled, c *facet.Commit, known facet.Seq) {
-	err := m.r.Append(m.epoch, bootA, c, known, noted{})
+	err := m.r.Append(m.epoch, bootA, c, known, noted{w, m, tailOf(c.Position())})
 	for errors.Is(err, ErrBusy) {
 		w.ok(w.s.Wait(ctx, c.EncodedLen()))
-		err = m.r.Append(m.epoch, bootA, c, known, noted{})
+		err = m.r.Append(m.epoch, bootA, c, known, noted{w, m, tailOf(c.Position())})
 	}
 	w.ok(err)
 }
 
-// noted drops acknowledgements: settle waits for all of them.
-type noted struct{}
+// noted takes down that one entry was acknowledged.
+type noted struct {
+	w *world
+	m *modelled
+	t tail
+}
 
-func (noted) Acked(facet.Incarnation, facet.Epoch, facet.Seq) {}
+func (n noted) Acked(_ facet.Incarnation, _ facet.Epoch, seq facet.Seq) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if seq != n.t.seq {
+		n.w.trace = append(n.w.trace, fmt.Sprintf("acknowledged %v for %v", seq, n.t))
+		n.t.seq = 1 << 60 // drain fails on it
+	}
+	n.w.acked = append(n.w.acked, n)
+}
+
+// drain raises what must be there by what was acknowledged and not cut off since.
+func (w *world) drain() {
+	w.mu.Lock()
+	list := w.acked
+	w.acked = nil
+	w.mu.Unlock()
+	for _, n := range list {
+		if n.t.seq == 1<<60 {
+			w.fatalf("acknowledgement of another entry")
+			return
+		}
+		for _, c := range n.m.h.chain(n.m.end) {
+			if tailOf(c.Position()) == n.t && n.t.seq > n.m.must.seq {
+				n.m.must = n.t
+			}
+		}
+	}
+}
 
 func (w *world) commit(m *modelled) {
 	before := m.end
@@ -353,9 +385,13 @@ func apply(w *world, m *modelled, _ tail, p *pages.Store) []byte {
 func (w *world) settle() {
 	w.note("settle")
 	w.ok(w.s.Sync(ctx))
+	w.drain()
 	for _, m := range w.facets {
 		if m.r.s == w.s && !m.dying {
-			m.must = m.end
+			if m.must != m.end {
+				w.fatalf("facet %d: everything is durable, but only %v of %v was acknowledged", m.n, m.must, m.end)
+				panic(crashed{})
+			}
 			m.promise = max(m.promise, m.r.Meta().Promised)
 		}
 	}
@@ -472,6 +508,7 @@ func (w *world) collect() {
 func (w *world) verify(s *Store, report Report) {
 	w.note("open: %+v", report)
 	w.s = s
+	w.drain()
 	defer func() {
 		if c, ok := recover().(crashed); ok && !w.t.Failed() {
 			w.note("died while verifying: %v", c.err)

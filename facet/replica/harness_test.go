@@ -180,6 +180,7 @@ type owner struct {
 // newOwner prepares the next epoch, opens the facet and appends the barrier.
 func newOwner(t testing.TB, s *Store, id facet.Incarnation, epoch facet.Epoch) *owner {
 	t.Helper()
+	check(t, s.Wait(context.Background(), 0))
 	r, err := s.Create(id)
 	check(t, err)
 	p, err := s.Prepare(context.Background(), id, epoch, bootA)
@@ -198,7 +199,7 @@ func newOwner(t testing.TB, s *Store, id facet.Incarnation, epoch facet.Epoch) *
 
 func (o *owner) append(c *facet.Commit) error {
 	k := o.h.add(c, content(o.t, o.pages))
-	return o.r.Append(o.epoch, bootA, k, 0, o.acks)
+	return o.r.s.patient(context.Background(), func() error { return o.r.Append(o.epoch, bootA, k, 0, o.acks) })
 }
 
 // commit makes one random transaction.

@@ -43,7 +43,7 @@ const chunkLen = 1024
 // table finds states by id: an open-addressed hash table of numbers into a slab
 // whose chunks never move, so a *state stays good for the life of the store.
 //
-// Invariant: slots is a power of two long and at most three quarters full; a slot
+// Invariant: slots is a power of two long and at most four fifths full; a slot
 // holds 1 + the state's number, or 0.
 type table struct {
 	seed   maphash.Seed
@@ -80,7 +80,7 @@ func (t *table) add(id facet.Incarnation) *state {
 	if t.n == len(t.chunks)*chunkLen {
 		t.chunks = append(t.chunks, new([chunkLen]state))
 	}
-	if 4*(t.n+1) > 3*len(t.slots) {
+	if 5*(t.n+1) > 4*len(t.slots) {
 		t.slots = make([]uint32, 2*len(t.slots))
 		for i := range t.n {
 			t.slots[t.slot(t.at(i).id)] = uint32(i + 1)
