@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/facetd/facetd/bench"
+	"github.com/facetd/facetd/bench/limits"
+)
+
+func benchCommand() *command {
+	var about strings.Builder
+	for _, w := range bench.Workloads {
+		fmt.Fprintf(&about, "  %-10s %s\n", w.Name, w.About)
+	}
+	return &command{
+		name: "bench", short: "measure a node, and what this machine could do at best",
+		long: `Without --target it starts a node as a child process on a free loopback port, with
+its data in a new directory under --data, and throws both away in the end. The
+limits are measured in the same run: what a framed connection can echo (E), what
+the engine alone can write (W) and read (R) without network and disk, what a
+group of callers can get fsynced, and what one stock SQLite database does. Figures
+of different runs differ by up to 1.5 times; the ratios are steadier.
+
+Workloads:
+` + about.String(),
+		examples: []string{
+			"facetd bench",
+			"facetd bench --json --duration 5s --workloads write,read > report.json",
+			"facetd bench --target http://10.0.0.5:7400 --workloads create,write,read",
+			"facetd bench --workloads idle --facets 100000",
+		},
+		setup: func(fs *flag.FlagSet) action {
+			var cfg bench.Config
+			var names list
+			json_ := fs.Bool("json", false, "print the report as JSON")
+			fs.DurationVar(&cfg.Duration, "duration", 10*time.Second, "measure each workload for this `TIME`")
+			fs.IntVar(&cfg.Facets, "facets", 1000, "spread the load over `N` facets")
+			fs.IntVar(&cfg.Callers, "callers", 64, "keep `N` requests under way")
+			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
+			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
+			fs.IntVar(&cfg.Conns, "connections", 1, "keep `N` connections to the node")
+			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,cold)")
+			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
+			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
+			target := fs.String("target", "", "measure the node at this `URL` instead of a new one")
+			data := fs.String("data", ".", "make the child's data directory under this `DIR`")
+			withLimits := fs.Bool("limits", true, "measure the limits of this machine as well; with --target only when given")
+			pprof := fs.String("pprof", "", "have the child serve profiles on this loopback `ADDR`")
+			nodes := fs.Int("nodes", 1, "`N`odes to start; more than one comes with clustering")
+			quiet := fs.Bool("quiet", false, "print no progress")
+			return func(ctx context.Context, p *program, _ []string) error {
+				if *nodes != 1 {
+					return usagef("--nodes %d comes with clustering; this version measures one node: leave it out", *nodes)
+				}
+				if len(names) > 0 {
+					ws, err := bench.Select(names...)
+					if err != nil {
+						return usagef("--workloads: %v", err)
+					}
+					cfg.Workloads = ws
+				}
+				if !*quiet {
+					cfg.Progress = p.stderr
+				}
+				ctx, stop := p.untilSignal(ctx)
+				defer stop()
+				explicit := false
+				fs.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "limits" })
+				if *target != "" {
+					if !explicit {
+						*withLimits = false
+					}
+					return runBench(ctx, p, cfg, foreignNode{strings.TrimSuffix(*target, "/")}, "", *withLimits, *json_)
+				}
+				if *pprof != "" && !loopback(*pprof) {
+					return usagef("--pprof listens on loopback only, not on %s", *pprof)
+				}
+				dir, err := benchDir(*data)
+				if err != nil {
+					return err
+				}
+				defer os.RemoveAll(dir)
+				if memoryBacked(dir) {
+					fmt.Fprintf(p.stderr, "WARNING: %s is in memory, where fsync costs nothing; give --data a directory on a real disk\n", dir)
+				}
+				child := &childNode{dir: filepath.Join(dir, "node"), env: p.env, log: filepath.Join(dir, "node.log"), pprof: *pprof}
+				defer child.stop()
+				if !*quiet {
+					fmt.Fprintf(p.stderr, "starting a node with its data in %s\n", dir)
+				}
+				// The run that measures hibernation starts the node its own way; the
+				// start here is the usual one.
+				if _, err := child.Restart(ctx, 0); err != nil {
+					return err
+				}
+				return runBench(ctx, p, cfg, child, dir, *withLimits && !onlyIdle(cfg.Workloads), *json_)
+			}
+		},
+	}
+}
+
+// onlyIdle reports whether the run measures memory only, which no limit is
+// compared with.
+func onlyIdle(ws []bench.Workload) bool {
+	for _, w := range ws {
+		if w.Op != bench.OpIdle {
+			return false
+		}
+	}
+	return len(ws) > 0
+}
+
+func benchDir(parent string) (string, error) {
+	parent, err := filepath.Abs(parent)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(parent, "facetd-bench-*")
+	if err != nil {
+		return "", fmt.Errorf("make a data directory; --data chooses where: %w", err)
+	}
+	return dir, nil
+}
+
+func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, dir string, withLimits, asJSON bool) error {
+	cfg.Node = n
+	if withLimits {
+		cfg.Limits = func(ctx context.Context, s bench.Settings, endpoint string, progress func(string)) (bench.Limits, error) {
+			at := dir
+			if at == "" {
+				var err error
+				if at, err = benchDir("."); err != nil {
+					return bench.Limits{}, err
+				}
+				defer os.RemoveAll(at)
+			}
+			return limits.Measure(ctx, limits.Config{
+				Endpoint: endpoint, Dir: filepath.Join(at, "limits"), Token: cfg.Token,
+				Facets: s.Facets, Callers: s.Callers, ValueSize: s.ValueSize, Rows: s.Rows, Progress: progress,
+			})
+		}
+	}
+	report, err := bench.Run(ctx, cfg)
+	report.Settings.Version = versionText()
+	if child, ok := n.(*childNode); ok {
+		report.Settings.Data = child.dir
+		if err != nil {
+			child.tail(p.stderr)
+		}
+	}
+	if err != nil && len(report.Results) == 0 && report.Idle == nil {
+		return err
+	}
+	var werr error
+	if asJSON {
+		werr = report.WriteJSON(p.stdout)
+	} else {
+		werr = report.WriteText(p.stdout)
+	}
+	if err != nil {
+		return err
+	}
+	if werr != nil {
+		return fmt.Errorf("write report: %w", werr)
+	}
+	for _, r := range report.Results {
+		if r.Errors > 0 {
+			return fmt.Errorf("%d calls of workload %s failed", r.Errors, r.Workload)
+		}
+	}
+	return nil
+}

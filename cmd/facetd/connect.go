@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/facetd/facetd/client"
+)
+
+// dialTimeout bounds the first connection: a person waits for it.
+const dialTimeout = 5 * time.Second
+
+// server is where a command finds its node.
+type server struct {
+	urls  list
+	token string
+}
+
+func serverFlags(fs *flag.FlagSet) *server {
+	s := &server{}
+	fs.Var(&s.urls, "server", "`URL` of a node, or several with commas between (default http://127.0.0.1:7400)")
+	fs.StringVar(&s.token, "token", "", "`TOKEN` to show the node")
+	return s
+}
+
+func (s *server) endpoints() []string {
+	if len(s.urls) == 0 {
+		return []string{"http://127.0.0.1:7400"}
+	}
+	out := make([]string, len(s.urls))
+	for i, u := range s.urls {
+		out[i] = u
+		if parsed, err := url.Parse(u); err == nil && parsed.Host != "" && parsed.Port() == "" {
+			parsed.Host = net.JoinHostPort(parsed.Hostname(), "7400")
+			out[i] = parsed.String()
+		} else if !strings.Contains(u, "://") && !strings.Contains(u, ":") {
+			out[i] = net.JoinHostPort(u, "7400")
+		}
+	}
+	return out
+}
+
+// open connects. A server that is not there is told from one that is slow by a
+// plain connection first: the SDK would go on trying.
+func (s *server) open(ctx context.Context) (*client.Client, error) {
+	ends := s.endpoints()
+	all := strings.Join(ends, ", ")
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("no answer in time"))
+	defer cancel()
+	var first error
+	for _, e := range ends {
+		host := e
+		if u, err := url.Parse(e); err == nil && u.Host != "" {
+			host = u.Host
+		}
+		nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
+		if err == nil {
+			nc.Close()
+			c, err := client.Open(ctx, ends, client.Options{Token: s.token, Software: "facetd-cli/" + versionText()})
+			if err != nil {
+				return nil, &connectError{all, err}
+			}
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if ctx.Err() != nil && errors.Is(first, context.DeadlineExceeded) {
+		first = context.Cause(ctx)
+	}
+	return nil, &connectError{all, first}
+}
+
+// facet connects and names a facet; the name is checked first.
+func (s *server) facet(ctx context.Context, name string) (*client.Client, *client.Facet, error) {
+	if err := checkName(name); err != nil {
+		return nil, nil, err
+	}
+	c, err := s.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := c.Facet(name)
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, f, nil
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/node"
+)
+
+// closeTimeout bounds a graceful stop: what is not checkpointed by then is in the
+// log.
+const closeTimeout = 10 * time.Second
+
+// nodeFlags are the flags dev and serve share.
+type nodeFlags struct {
+	cfg          node.Config
+	memory       byteSize
+	log          byteSize
+	facet        byteSize
+	logLevel     slog.LevelVar
+	logFormat    string
+	pprof        string
+	stopWithIn   bool
+	config       string
+	defaultLevel slog.Level
+}
+
+func (n *nodeFlags) declare(fs *flag.FlagSet) {
+	n.logLevel.Set(n.defaultLevel)
+	fs.DurationVar(&n.cfg.IdleAfter, "idle-after", 0, "hibernate a facet after this `TIME` without requests (default 30s)")
+	fs.DurationVar(&n.cfg.TxIdle, "tx-idle", 0, "roll an interactive transaction back after this `TIME` without statements (default 5s)")
+	fs.DurationVar(&n.cfg.TxTotal, "tx-total", 0, "roll an interactive transaction back after this `TIME` in all (default 30s)")
+	fs.DurationVar(&n.cfg.StatementTimeout, "statement-timeout", 0, "longest `TIME` one statement may run (default 10s)")
+	fs.Var(&n.memory, "memory-budget", "`SIZE` of memory for open facets, 512MiB for example (default 1GiB)")
+	fs.Var(&n.log, "log-budget", "`SIZE` of the commit log from which facets are checkpointed to shorten it (default 512MiB)")
+	fs.Var(&n.facet, "facet-bytes", "largest `SIZE` of one database (default 1GiB)")
+	fs.TextVar(&n.logLevel, "log-level", &n.logLevel, "least `LEVEL` of messages: debug, info, warn or error")
+	fs.StringVar(&n.logFormat, "log-format", "text", "`FORMAT` of messages: text or json")
+	fs.StringVar(&n.pprof, "pprof", "", "serve profiles on this loopback `ADDR`, 127.0.0.1:6060 for example")
+	fs.BoolVar(&n.stopWithIn, "stop-on-eof", false, "stop when standard input ends: for programs that start a node as their child")
+	fs.StringVar(&n.config, "config", "", "read settings from `FILE`: lines \"name = value\", named as the flags")
+}
+
+func (n *nodeFlags) finish(p *program) error {
+	n.cfg.MemoryBudget, n.cfg.LogBudget, n.cfg.FacetBytes = int64(n.memory), int64(n.log), int64(n.facet)
+	n.cfg.Version = versionText()
+	opts := &slog.HandlerOptions{Level: &n.logLevel}
+	switch n.logFormat {
+	case "text":
+		n.cfg.Logger = slog.New(slog.NewTextHandler(p.stderr, opts))
+	case "json":
+		n.cfg.Logger = slog.New(slog.NewJSONHandler(p.stderr, opts))
+	default:
+		return usagef("--log-format is text or json, not %q", n.logFormat)
+	}
+	for _, f := range []struct {
+		name string
+		d    time.Duration
+	}{{"idle-after", n.cfg.IdleAfter}, {"tx-idle", n.cfg.TxIdle}, {"tx-total", n.cfg.TxTotal}, {"statement-timeout", n.cfg.StatementTimeout}} {
+		if f.d < 0 {
+			return usagef("--%s is negative: %v", f.name, f.d)
+		}
+	}
+	if n.pprof != "" && !loopback(n.pprof) {
+		return usagef("--pprof shows the inside of the process, so it listens on loopback only, not on %s", n.pprof)
+	}
+	return nil
+}
+
+func serveCommand() *command {
+	n := &nodeFlags{}
+	return &command{
+		name: "serve", short: "run a node",
+		long: `Runs one node until SIGINT or SIGTERM, which stop it gracefully within 10 s; a
+second signal stops it at once. Either way nothing that was acknowledged is lost.
+
+This version knows no tokens yet: --insecure is needed and lets everybody who
+reaches the port use every facet. It runs alone, too: --join and a
+--bootstrap-expect above 1 come with clustering.
+
+Settings come from flags, then the environment (FACETD_DATA for --data), then the
+file --config names, then the defaults.`,
+		examples: []string{
+			"facetd serve --insecure --node-id n1 --data /var/lib/facetd",
+			"facetd serve --insecure --config /etc/facetd.conf",
+		},
+		setup: func(fs *flag.FlagSet) action {
+			var id string
+			var join list
+			fs.StringVar(&id, "node-id", "", "`ID` of the node, for life (default: the one in the data directory, or node-1)")
+			fs.StringVar(&n.cfg.Dir, "data", "", "data `DIR`ectory; needed")
+			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "`ADDR` of the API")
+			fs.StringVar(&n.cfg.PeerListen, "peer-listen", "", "`ADDR` for other nodes (default: not used by one node)")
+			fs.StringVar(&n.cfg.GossipListen, "gossip-listen", "", "`ADDR` for gossip (default: not used by one node)")
+			fs.StringVar(&n.cfg.Advertise, "advertise", "", "`ADDR` clients are sent to (default: that of the API)")
+			fs.Var(&join, "join", "`ADDR`esses of nodes to join; comes with clustering")
+			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 1, "`N`odes that make up a new cluster; only 1 until clustering comes")
+			fs.IntVar(&n.cfg.Replicas, "replicas", 1, "`N`odes that keep a new facet; only 1 until clustering comes")
+			fs.StringVar(&n.cfg.Zone, "zone", "", "failure `ZONE` of the node")
+			fs.BoolVar(&n.cfg.Insecure, "insecure", false, "let everybody in; needed, because this version knows no tokens")
+			n.declare(fs)
+			return func(ctx context.Context, p *program, _ []string) error {
+				switch {
+				case n.cfg.Dir == "":
+					return usagef("serve needs --data DIR")
+				case len(join) > 0 || n.cfg.BootstrapExpect > 1 || n.cfg.Replicas > 1:
+					return usagef("more than one node comes with clustering; this version runs alone: leave out --join, --bootstrap-expect and --replicas")
+				case !n.cfg.Insecure:
+					return usagef("this version knows no tokens: say --insecure to let everybody who reaches the port use every facet, and keep the port private")
+				}
+				if id != "" {
+					var err error
+					if n.cfg.ID, err = cluster.ParseNodeID(id); err != nil {
+						return usagef("--node-id: %v", err)
+					}
+				}
+				if err := n.finish(p); err != nil {
+					return err
+				}
+				warning := "INSECURE: there are no tokens; everybody who reaches the port can read, change and delete every facet"
+				if !loopback(n.cfg.Listen) {
+					warning += ", and the port is not on loopback"
+				}
+				n.cfg.Logger.Warn(warning, "listen", n.cfg.Listen)
+				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) {
+					fmt.Fprintf(w, "ready: node %s at http://%s/\n", nd.ID(), nd.Addr())
+				})
+			}
+		},
+	}
+}
+
+func devCommand() *command {
+	n := &nodeFlags{defaultLevel: slog.LevelWarn}
+	return &command{
+		name: "dev", short: "start a node on this machine, for trying and developing",
+		long: `Runs a node on loopback, without tokens, and prints how to reach it. Data stay in
+the data directory; delete it to begin anew. What is acknowledged is on disk: kill
+it any time.`,
+		examples: []string{"facetd dev", "facetd dev --data /tmp/try --listen 127.0.0.1:9000"},
+		setup: func(fs *flag.FlagSet) action {
+			fs.StringVar(&n.cfg.Dir, "data", "./facetd-data", "data `DIR`ectory")
+			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "loopback `ADDR` of the API")
+			nodes := fs.Int("nodes", 1, "`N`odes to run; more than one comes with clustering")
+			n.declare(fs)
+			return func(ctx context.Context, p *program, _ []string) error {
+				switch {
+				case *nodes < 1:
+					return usagef("--nodes is %d; write 1", *nodes)
+				case *nodes > 1:
+					return usagef("--nodes %d comes with clustering; this version runs one node: leave it out", *nodes)
+				case !loopback(n.cfg.Listen):
+					return usagef("dev lets everybody in, so it listens on loopback only, not on %q; use \"facetd serve --insecure\" to open a port to others", n.cfg.Listen)
+				}
+				if err := n.finish(p); err != nil {
+					return err
+				}
+				n.cfg.Insecure = true
+				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) { banner(w, nd.Addr().String(), n.cfg.Dir) })
+			}
+		},
+	}
+}
+
+// banner tells a person how to reach the node.
+func banner(w io.Writer, addr, dir string) {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	fmt.Fprintf(w, `facetd %[1]s is ready at http://%[2]s/
+data in %[3]s; no tokens, loopback only; Ctrl-C stops it
+
+Any name of the form tenant/facet is a SQLite database, made by the first write:
+
+  shell   facetd sql%[4]s acme/notes
+
+  curl    curl http://%[2]s/v1/db/acme/notes/exec -d "CREATE TABLE note(id INTEGER PRIMARY KEY, body TEXT)"
+          curl http://%[2]s/v1/db/acme/notes/exec -d "INSERT INTO note(body) VALUES ('hello')"
+          curl http://%[2]s/v1/db/acme/notes/exec -d "SELECT * FROM note"
+
+  Go      c, err := client.Open(ctx, []string{"http://%[2]s"}, client.Options{})  // github.com/facetd/facetd/client
+          f, err := c.Facet("acme/notes")
+          _, err = f.Exec(ctx, "INSERT INTO note(body) VALUES (?)", "hello")
+
+  libSQL  createClient({ url: "http://%[2]s/v1/db/acme/notes/" })  // @libsql/client; mind the slash at the end
+
+`, versionText(), addr, dir, serverFlag(addr))
+}
+
+// serverFlag is how other commands find a node that is not at the usual place.
+func serverFlag(addr string) string {
+	if addr == "127.0.0.1:7400" {
+		return ""
+	}
+	return " --server http://" + addr
+}
+
+// serve runs a node until a signal, the end of standard input, or its failure.
+func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer, *node.Node)) error {
+	opening, stop := p.untilSignal(ctx)
+	nd, err := node.Open(opening, n.cfg)
+	stop()
+	if err != nil {
+		return err
+	}
+	closeNode := func() error {
+		// Not the context that just ended: the stop has time of its own.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		return nd.Close(ctx)
+	}
+	if n.pprof != "" {
+		closeProfiles, err := profiles(n.pprof, n.cfg.Logger)
+		if err != nil {
+			return errors.Join(err, closeNode())
+		}
+		defer closeProfiles()
+	}
+	ready(p.stdout, nd)
+	eof := make(chan struct{})
+	if n.stopWithIn {
+		go func() {
+			io.Copy(io.Discard, p.stdin) // an error ends it as well
+			close(eof)
+		}()
+	}
+	select {
+	case err := <-nd.Failed():
+		// Nothing may be flushed or acknowledged any more (rule R13): the process
+		// ends as it is.
+		return fmt.Errorf("the node failed and stopped: %w", err)
+	case <-p.signals:
+	case <-eof:
+	case <-ctx.Done():
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- closeNode() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fmt.Errorf("stop node: %w", err)
+		}
+		return nil
+	case err := <-nd.Failed():
+		return fmt.Errorf("the node failed while it stopped: %w", err)
+	case s := <-p.signals:
+		return fmt.Errorf("stopped at once by a second signal (%v)", s)
+	}
+}
+
+// profiles serves net/http/pprof on a listener of its own.
+func profiles(addr string, log *slog.Logger) (func(), error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for profiles: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("serve profiles", "error", err)
+		}
+	}()
+	log.Info("profiles", "url", "http://"+l.Addr().String()+"/debug/pprof/")
+	return func() {
+		srv.Close()
+		<-done
+	}, nil
+}
+
+// loopback reports whether an address can be reached from this machine only.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
