@@ -34,8 +34,7 @@ func newRand(t *testing.T) *rand.Rand {
 // program makes random SQL that fails now and then, as programs do.
 type program struct {
 	*rand.Rand
-	tx    bool
-	saves int
+	tx bool
 }
 
 func (p *program) table() string { return [...]string{"a", "b", "c", "w"}[p.IntN(4)] }
