@@ -303,9 +303,17 @@ func TestClientGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := make(chan *service.Call, 8)
+	running, rolledBack := make(chan string, 8), make(chan error, 1)
 	svc.Hook = func(call *service.Call) bool {
-		running <- call
+		sql := string(call.Request.Steps[0].SQL)
+		if sql == "ROLLBACK" {
+			tell := call.Done
+			call.Done = func(c *service.Call) {
+				rolledBack <- c.Err
+				tell(c)
+			}
+		}
+		running <- sql
 		return false
 	}
 	ctx, hangUp := contextOf(t)
@@ -323,9 +331,11 @@ func TestClientGone(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Fatal("an answer from an endless statement")
 	}
-	rollback := <-running
-	if got := string(rollback.Request.Steps[0].SQL); got != "ROLLBACK" {
-		t.Fatalf("after the client was gone: %s", got)
+	if sql := <-running; sql != "ROLLBACK" {
+		t.Fatalf("after the client was gone: %s", sql)
+	}
+	if err := <-rolledBack; err != nil {
+		t.Fatal(err)
 	}
 	c.count("0")
 }

@@ -37,9 +37,9 @@ func (db *database) run(call *service.Call) {
 		call.Response = stored
 		return
 	}
-	interrupt := func() { db.conn.Interrupt() }
-	call.OnInterrupt(&interrupt)
-	defer call.OnInterrupt(nil)
+	// Interrupt would be lost between two statements; asking is not.
+	db.conn.SetProgressHandler(1000, call.Canceled)
+	defer db.conn.SetProgressHandler(0, nil)
 
 	before := db.conn.TotalChanges()
 	result, err := db.steps(req, call.Response.Result[:0])
