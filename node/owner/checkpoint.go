@@ -103,5 +103,8 @@ func (d *desk) measure() {
 		return
 	}
 	n := s.db.MemoryUsed() + int64(s.store.Dirty())*pages.Size
-	d.m.grew(n - d.memory.Swap(n))
+	if old := d.memory.Load(); old != n {
+		d.memory.Store(n)
+		d.m.grew(n - old)
+	}
 }
