@@ -106,9 +106,8 @@ func (st *state) pin() uint32 {
 	if len(l.entries) > 0 && l.entries[0].Segment != 0 {
 		seg = l.entries[0].Segment
 	}
-	if len(l.images) > 0 {
-		seg = min(seg, l.images[0].Segment)
-	}
+	// PAGES need no pin of their own: they come behind the entries they are of, and
+	// those stay until the BASE that ends both.
 	if l.installing && st.baseSeg != 0 {
 		// The base hangs on the INSTALL and its temporary file until it has a name.
 		seg = min(seg, st.baseSeg)

@@ -44,7 +44,7 @@ type live struct {
 	touched       uint64     // times a checkpoint or install began: scrub compares
 	next          pages.Base // base placed, not yet durable; zero for none
 
-	images   []commitlog.Loc // PAGES of the newest checkpoint since the base
+	images   []commitlog.Loc // PAGES of the newest checkpoint since the base; entries are there too
 	imagesTo pages.Base      // what they lead to, once the last part is there
 
 	boot *replayed // what only the replay at boot needs, nil afterwards
@@ -119,7 +119,7 @@ func (s *Store) wake(st *state) *live {
 
 // settle lets the live part go when nothing needs it.
 func (l *live) settle() {
-	if len(l.entries) > 0 || l.pend.n > 0 || l.open || l.checkpointing || l.installing || len(l.images) > 0 {
+	if len(l.entries) > 0 || l.pend.n > 0 || l.open || l.checkpointing || l.installing {
 		return
 	}
 	l.st.live = nil
@@ -222,6 +222,9 @@ func (l *live) when(fn func()) bool {
 
 // Durable implements commitlog.Waiter.
 func (l *live) Durable(token uint64, loc commitlog.Loc) {
+	if l.s.fatal.Load() != nil {
+		return // R13: nothing is acknowledged any more
+	}
 	l.s.notified.Store(loc.Segment)
 	st := l.st
 	for {

@@ -25,6 +25,8 @@ type Promise struct {
 // new here: a promise must be placed before anything else of the session.
 func (s *Store) fence(st *state, epoch facet.Epoch, boot Boot) (raise bool, err error) {
 	switch {
+	case s.fatal.Load() != nil:
+		return false, s.alive() // R13
 	case st.tomb():
 		return false, ErrDeleted
 	case epoch < st.promised: // R6, R7
@@ -41,7 +43,8 @@ func (s *Store) fence(st *state, epoch facet.Epoch, boot Boot) (raise bool, err 
 
 // Create makes an empty facet at position zero, the genesis base of rule R47. It
 // is durable when anything done to the facet later is. Creating a facet that is
-// here changes nothing.
+// here changes nothing. ErrFull and ErrBusy are as for Append: a new facet does not
+// use the reserve of a full disk.
 func (s *Store) Create(id facet.Incarnation) (Replica, error) {
 	st := s.lookup(id, true)
 	r := Replica{s, st}
@@ -52,6 +55,9 @@ func (s *Store) Create(id facet.Incarnation) (Replica, error) {
 	}
 	if st.flags&flagCreated != 0 {
 		return r, nil
+	}
+	if err := s.Admit(carryLen); err != nil { // R15
+		return r, fmt.Errorf("create %v: %w", id, err)
 	}
 	l := s.wake(st)
 	if err := l.place(new(carried).record(id), pending{}); err != nil {

@@ -156,11 +156,11 @@ func (s *Store) fail(err error) {
 
 // alive returns why nothing can be done any more, or nil.
 func (s *Store) alive() error {
+	if err := s.fatal.Load(); err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, *err)
+	}
 	select {
 	case <-s.dead:
-		if err := s.fatal.Load(); err != nil {
-			return fmt.Errorf("%w: %w", ErrClosed, *err)
-		}
 		return ErrClosed
 	default:
 		return nil
