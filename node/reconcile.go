@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -122,6 +124,9 @@ func (n *Node) checkpoint(id facet.Incarnation) {
 		err = n.owners.Closed(n.ctx, f.Name, func() error { return r.CheckpointIdle(n.ctx) })
 	default:
 		err = r.CheckpointIdle(n.ctx)
+	}
+	if errors.Is(err, facet.ErrCorrupt) || errors.Is(err, replica.ErrDamaged) {
+		return // said loudly when it was found; it keeps its part of the log until it is replaced
 	}
 	if err != nil && n.ctx.Err() == nil {
 		n.log.Warn("checkpoint facet", "incarnation", id.String(), "error", err)
