@@ -79,7 +79,7 @@ func TestLibsqlJavaScript(t *testing.T) {
 	dir := copyTree(t, "libsql-js")
 	run(t, dir, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	srv, _ := startServer(t, httpapi.Options{})
-	run(t, dir, "node", "test.mjs", srv.URL+"/v1/db/acme/js/")
+	run(t, dir, "node", "test.mjs", srv.URL+"/v1/db/acme/js/", "busy")
 }
 
 // The stock Go client, in a module of its own because of its dependencies.

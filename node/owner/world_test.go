@@ -37,12 +37,12 @@ func newWorld() *world {
 }
 
 type life struct {
-	w      *world
-	boot   byte
-	store  *replica.Store
-	m      *Manager
-	dead   chan struct{} // closed when the disk failed: the process would exit now
-	die    sync.Once
+	w     *world
+	boot  byte
+	store *replica.Store
+	m     *Manager
+	dead  chan struct{} // closed when the disk failed: the process would exit now
+	die   sync.Once
 }
 
 func (w *world) start(t testing.TB) *life {
