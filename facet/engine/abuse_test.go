@@ -84,6 +84,10 @@ func TestAbuse(t *testing.T) {
 		{"endless returning", "", []facet.Step{step("INSERT INTO t(v) SELECT zeroblob(3000) FROM big LIMIT 900 RETURNING v")}, limit, limitResultBytes},
 		{"cross join", "", []facet.Step{step("SELECT count(*) FROM big a, big b, big c, big d WHERE a.x+b.x+c.x+d.x=-1")}, timeout, "statement"},
 		{"cross join sorted", "", []facet.Step{step("SELECT a.x FROM big a, big b, big c ORDER BY random()")}, 0, ""},
+		{"instr", "", []facet.Step{step("SELECT instr(?,?||'b')", strings.Repeat("a", 8<<20), strings.Repeat("a", 4<<20))}, 0, ""},
+		{"replace of much", "", []facet.Step{step("SELECT length(replace(?,?||'b','c'))", strings.Repeat("a", 8<<20), strings.Repeat("a", 4<<20))}, 0, ""},
+		{"trim of much", "", []facet.Step{step("SELECT length(trim(?,?||'a'))", strings.Repeat("a", 8<<20), strings.Repeat("b", 4<<20))}, 0, ""},
+		{"unhex of much", "", []facet.Step{step("SELECT length(unhex(?,?||'-'))", strings.Repeat("-", 8<<20), strings.Repeat("b", 4<<20))}, 0, ""},
 		{"series", "", []facet.Step{step("SELECT sum(value) FROM generate_series(1,1000000000000)")}, sqlErr, "no such table"},
 		{"zeroblob", "", []facet.Step{step("SELECT zeroblob(2147483648)")}, limit, limitValueBytes},
 		{"randomblob", "", []facet.Step{step("SELECT randomblob(1000000000)")}, limit, limitValueBytes},
@@ -93,7 +97,7 @@ func TestAbuse(t *testing.T) {
 		{"json nesting", "", []facet.Step{step("SELECT json(printf('%.*c',100000,'['))")}, sqlErr, "malformed JSON"},
 		{"value", "", []facet.Step{step("INSERT INTO t(v) VALUES(?||?)", strings.Repeat("x", 9<<20), strings.Repeat("y", 9<<20))}, limit, limitValueBytes},
 		{"memory", "", []facet.Step{step("SELECT count(*) FROM (SELECT zeroblob(15000000) z, x FROM big ORDER BY x+random(), z)")}, limit, limitMemoryBytes},
-		{"temp table memory", "", []facet.Step{step("CREATE TEMP TABLE m AS SELECT randomblob(1000000) FROM big")}, limit, limitMemoryBytes},
+		{"temp table memory", "", []facet.Step{step("CREATE TEMP TABLE m AS SELECT zeroblob(1000000) FROM big")}, limit, limitMemoryBytes},
 		{"views doubled", doubledViews(24), []facet.Step{step("SELECT count(*) FROM dv24")}, 0, ""},
 
 		{"long SQL", "", []facet.Step{step("SELECT '" + strings.Repeat("x", facet.MaxSQLLen) + "'")}, limit, limitSQLBytes},
@@ -144,7 +148,7 @@ func TestAbuse(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			// The limit on the statement, and as much again for whatever else this
 			// machine is doing.
-			if took > 10*limits.StatementTime {
+			if took > 10*limits.StatementTime && !raced {
 				t.Errorf("took %v", took)
 			}
 			if grew := int64(after.HeapAlloc) - int64(before.HeapAlloc); grew > 64<<20 {
@@ -158,7 +162,9 @@ func TestAbuse(t *testing.T) {
 				if !ok {
 					t.Fatalf("no error, but %.200s", out)
 				}
-				if fe.Code != c.code || fe.Limit != c.text && !strings.Contains(fe.Message, c.text) {
+				if raced && fe.Code == timeout {
+					t.Log(fe)
+				} else if fe.Code != c.code || fe.Limit != c.text && !strings.Contains(fe.Message, c.text) {
 					t.Errorf("got %v (limit %q, SQLite %d), want %v %s", fe, fe.Limit, fe.SQLite, c.code, c.text)
 				}
 				if len(fe.Message) > maxMessage+200 {
@@ -177,7 +183,7 @@ func TestAbuse(t *testing.T) {
 			neighbour.must(step("INSERT INTO t(v) VALUES(?)", c.name))
 		})
 	}
-	f.t = t
+	f.t, neighbour.t = t, t
 	if f.store.Pages() > uint32(limits.FacetBytes/pages.Size) {
 		t.Errorf("%d pages", f.store.Pages())
 	}

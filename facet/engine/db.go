@@ -148,6 +148,9 @@ func (db *DB) confine() error {
 			return err
 		}
 	}
+	if err := db.conn.UseLinearFunctions(); err != nil {
+		return err
+	}
 	db.conn.SetProgressHandler(tickOps, db.tick)
 	return db.conn.SetAuthorizer(db.authorize)
 }

@@ -155,6 +155,9 @@ func (i *importer) confine() error {
 	for _, l := range sqliteLimits {
 		c.SetLimit(l.id, l.val)
 	}
+	if err := c.UseLinearFunctions(); err != nil {
+		return err
+	}
 	c.SetProgressHandler(tickOps, func() bool {
 		return i.ctx.Err() != nil || c.MemoryUsed() > i.limits.MemoryBytes
 	})

@@ -84,8 +84,9 @@ const (
 	reservePages = 256
 
 	// tickOps is how many instructions of SQLite's machine run between two looks
-	// at the deadline, some tens of microseconds.
-	tickOps = 1000
+	// at the deadline: some microseconds, but a few times 20 ms where each works on
+	// a value of the largest size.
+	tickOps = 100
 
 	// maxCached and maxCachedBytes bound the prepared statements of a connection;
 	// maxCachedSQL is the longest text worth keeping one for.
