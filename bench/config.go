@@ -33,6 +33,10 @@ type Config struct {
 	// Token is what the SDK shows the node.
 	Token string
 
+	// Settle is how long memory must not have fallen to count as settled. Default
+	// 5 s: the runtime gives memory back to the system in its own time.
+	Settle time.Duration
+
 	// Limits, if set, measures what this machine could do at best. It runs after
 	// the workloads, with the node still up.
 	Limits func(ctx context.Context, s Settings, endpoint string, progress func(string)) (Limits, error)
@@ -138,6 +142,9 @@ func (c *Config) fill() error {
 	def(&c.Conns, 1)
 	if c.Duration == 0 {
 		c.Duration = 10 * time.Second
+	}
+	if c.Settle <= 0 {
+		c.Settle = 5 * time.Second
 	}
 	if len(c.Workloads) == 0 {
 		c.Workloads = Canonical()

@@ -12,12 +12,10 @@ const (
 	// idleAfter is how long the facets of the idle workload stay open.
 	idleAfter = time.Second
 
-	// settleQuiet is how long memory must not have fallen by more than a hundredth
-	// to count as settled, settleWait the longest wait for that: the runtime gives
-	// memory back to the system in its own time.
-	settleQuiet = 5 * time.Second
-	settleWait  = time.Minute
-	settlePoll  = 500 * time.Millisecond
+	// settleWait is the longest wait for memory to settle, settlePoll how often it
+	// is looked at.
+	settleWait = time.Minute
+	settlePoll = 250 * time.Millisecond
 )
 
 // idle measures what many facets cost that nobody uses: memory and start-up time.
@@ -76,7 +74,8 @@ func (r *run) idle(ctx context.Context, w Workload) error {
 	return err
 }
 
-// settle waits until the node's memory falls no more and returns it.
+// settle waits until the node's memory falls no more, but for less than a hundredth,
+// and returns it.
 func (r *run) settle(ctx context.Context) (int64, error) {
 	tick := time.NewTicker(settlePoll)
 	defer tick.Stop()
@@ -94,7 +93,7 @@ func (r *run) settle(ctx context.Context) (int64, error) {
 		if low == 0 || m.Resident < low-low/100 {
 			low, lowSince = m.Resident, time.Now()
 		}
-		if time.Since(lowSince) >= settleQuiet || time.Since(begin) >= settleWait {
+		if time.Since(lowSince) >= r.cfg.Settle || time.Since(begin) >= settleWait {
 			return m.Resident, nil
 		}
 		select {

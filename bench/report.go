@@ -72,11 +72,15 @@ type Limits struct {
 	Stock       float64 `json:"stock_sqlite_writes_per_second"`
 }
 
-// Combine fills in the combined limits: one core that does the work of the engine
+// combine fills in the combined limits: the same cores do the work of the engine
 // and that of the transport, one after the other.
-func (l *Limits) Combine() {
+func (l *Limits) combine() {
 	l.CombinedWrites = combined(l.Writes, l.Echo)
 	l.CombinedReads = combined(l.Reads, l.Echo)
+	for _, x := range []*float64{&l.Echo, &l.Writes, &l.Reads, &l.Fsync, &l.CombinedWrites, &l.CombinedReads,
+		&l.HotWrites, &l.HotReads, &l.SDKEcho, &l.FsyncCalls, &l.FsyncSingle, &l.Stock} {
+		*x = round(*x)
+	}
 }
 
 func combined(a, b float64) float64 {

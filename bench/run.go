@@ -141,7 +141,7 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("measure limits: %w", err)
 	}
-	l.Combine()
+	l.combine()
 	r.report.Limits = &l
 	return nil
 }

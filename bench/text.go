@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // WriteText writes the report for people.
@@ -23,12 +23,17 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	if len(r.Results) > 0 {
 		b.WriteByte('\n')
-		t := table(&b)
-		fmt.Fprintln(t, "workload\tops/s\tp50\tp99\tp99.9\terrors\tcallers\tfacets\t")
-		for _, x := range r.Results {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t\n", x.Workload, rate(x.OpsPerSecond), micros(x.P50), micros(x.P99), micros(x.P999), x.Errors, x.Callers, count(x.Facets))
+		row := func(name string, figures ...string) {
+			fmt.Fprintf(&b, "%-10s", name)
+			for _, f := range figures {
+				b.WriteString(right(f, 9))
+			}
+			b.WriteByte('\n')
 		}
-		t.Flush()
+		row("workload", "ops/s", "p50", "p99", "p99.9", "errors", "callers", "facets")
+		for _, x := range r.Results {
+			row(x.Workload, rate(x.OpsPerSecond), micros(x.P50), micros(x.P99), micros(x.P999), count(int(x.Errors)), count(x.Callers), count(x.Facets))
+		}
 	}
 	for _, x := range r.Results {
 		if x.FirstError != "" {
@@ -38,15 +43,16 @@ func (r *Report) WriteText(w io.Writer) error {
 	r.limitsText(&b)
 	if i := r.Idle; i != nil {
 		fmt.Fprintf(&b, "\n%s idle facets\n", count(i.Facets))
-		t := table(&b)
-		fmt.Fprintf(t, "  resident, empty node\t%s\t\n", mebi(i.EmptyBytes))
-		if i.PeakBytes > 0 {
-			fmt.Fprintf(t, "  resident, peak while they were made\t%s\t\n", mebi(i.PeakBytes))
+		line := func(name string, value, note string) {
+			fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("  %-38s%s  %s", name, right(value, 10), note), " "))
 		}
-		fmt.Fprintf(t, "  resident, all hibernated\t%s\t%+.1f MiB, %.0f bytes a facet; hibernated after %.3gs\n", mebi(i.HibernateBytes), float64(i.HibernateBytes-i.EmptyBytes)/(1<<20), i.PerFacet, i.Hibernated)
-		fmt.Fprintf(t, "  resident, after a restart\t%s\t%+.1f MiB\n", mebi(i.RestartBytes), float64(i.RestartBytes-i.EmptyBytes)/(1<<20))
-		fmt.Fprintf(t, "  start-up\t%.3gs\tempty: %.3gs\n", i.Start, i.EmptyStart)
-		t.Flush()
+		more := func(n int64) string { return fmt.Sprintf("%+.1f MiB", float64(n-i.EmptyBytes)/(1<<20)) }
+		line("resident, empty node", mebi(i.EmptyBytes), "")
+		line("resident, most while they were made", mebi(i.PeakBytes), "")
+		line("resident, all hibernated", mebi(i.HibernateBytes), fmt.Sprintf("%s, %.0f bytes a facet", more(i.HibernateBytes), i.PerFacet))
+		line("resident, after a restart", mebi(i.RestartBytes), more(i.RestartBytes))
+		line("until all hibernated", fmt.Sprintf("%.3gs", i.Hibernated), "")
+		line("start-up", fmt.Sprintf("%.3gs", i.Start), fmt.Sprintf("empty: %.3gs", i.EmptyStart))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -58,11 +64,13 @@ func (r *Report) limitsText(b *strings.Builder) {
 		return
 	}
 	b.WriteString("\nlimits of this machine, measured in this run\n")
-	t := table(b)
-	fmt.Fprintln(t, "  \tper second\twrite\tread\t")
+	row := func(name, limit, write, read string) {
+		fmt.Fprintln(b, strings.TrimRight(fmt.Sprintf("  %-38s%s%s%s", name, right(limit, 10), right(write, 9), right(read, 9)), " "))
+	}
+	row("", "per second", "write is", "read is")
 	line := func(name string, limit, write, read float64) {
 		if limit > 0 {
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t\n", name, rate(limit), factor(write), factor(read))
+			row(name, rate(limit), factor(write), factor(read))
 		}
 	}
 	line("E  echo, framed and multiplexed", l.Echo, q.WriteEcho, q.ReadEcho)
@@ -76,14 +84,17 @@ func (r *Report) limitsText(b *strings.Builder) {
 	line("echo through the SDK", l.SDKEcho, 0, 0)
 	line("engine alone, writes to one facet", l.HotWrites, 0, 0)
 	line("engine alone, reads of one facet", l.HotReads, 0, 0)
-	t.Flush()
-	if q.HotWrite > 0 || q.HotRead > 0 {
-		fmt.Fprintf(b, "one facet compared with all: writes %s, reads %s\n", factor(q.HotWrite), factor(q.HotRead))
+	if q.HotWrite > 0 {
+		fmt.Fprintf(b, "writes to one facet are %s of those to all\n", factor(q.HotWrite))
+	}
+	if q.HotRead > 0 {
+		fmt.Fprintf(b, "reads of one facet are %s of those of all\n", factor(q.HotRead))
 	}
 }
 
-func table(w io.Writer) *tabwriter.Writer {
-	return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+// right aligns a column of figures.
+func right(s string, width int) string {
+	return strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s))) + s
 }
 
 func factor(x float64) string {

@@ -13,9 +13,9 @@ import (
 
 // Bounds, with their reasons.
 const (
-	// defaultDuration is long enough for steady figures and short enough to keep
+	// DefaultDuration is long enough for steady figures and short enough to keep
 	// the engine's pages, which are never checkpointed here, in memory.
-	defaultDuration = 3 * time.Second
+	DefaultDuration = 3 * time.Second
 	maxDuration     = 10 * time.Second
 
 	// warmUp runs before each measurement and does not count.
@@ -45,7 +45,7 @@ type Config struct {
 // Measure measures one limit after the other.
 func Measure(ctx context.Context, cfg Config) (l bench.Limits, err error) {
 	if cfg.Duration <= 0 {
-		cfg.Duration = defaultDuration
+		cfg.Duration = DefaultDuration
 	}
 	cfg.Duration = min(cfg.Duration, maxDuration)
 	if cfg.Progress == nil {

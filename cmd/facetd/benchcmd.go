@@ -46,13 +46,14 @@ Workloads:
 			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
 			fs.IntVar(&cfg.Conns, "connections", 1, "keep `N` connections to the node")
 			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,cold)")
+			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
 			target := fs.String("target", "", "measure the node at this `URL` instead of a new one")
 			data := fs.String("data", ".", "make the child's data directory under this `DIR`")
 			withLimits := fs.Bool("limits", true, "measure the limits of this machine as well; with --target only when given")
 			pprof := fs.String("pprof", "", "have the child serve profiles on this loopback `ADDR`")
-			nodes := fs.Int("nodes", 1, "`N`odes to start; more than one comes with clustering")
+			nodes := fs.Int("nodes", 1, "number `N` of nodes to start; more than one comes with clustering")
 			quiet := fs.Bool("quiet", false, "print no progress")
 			return func(ctx context.Context, p *program, _ []string) error {
 				if *nodes != 1 {
@@ -143,6 +144,7 @@ func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, d
 			return limits.Measure(ctx, limits.Config{
 				Endpoint: endpoint, Dir: filepath.Join(at, "limits"), Token: cfg.Token,
 				Facets: s.Facets, Callers: s.Callers, ValueSize: s.ValueSize, Rows: s.Rows, Progress: progress,
+				Duration: min(cfg.Duration, limits.DefaultDuration),
 			})
 		}
 	}

@@ -278,7 +278,7 @@ live database with "sqlite3 live.db '.backup copy.db'" first.`,
 			info, err := f.Import(ctx, m.reader(in), *replace)
 			m.done()
 			if errors.Is(err, facet.ErrExists) {
-				return fmt.Errorf("%w; --replace exchanges it", err)
+				return fmt.Errorf("facet %s exists already; --replace exchanges all that is in it", f.Name())
 			}
 			if err != nil {
 				return err

@@ -99,14 +99,14 @@ file --config names, then the defaults.`,
 			var id string
 			var join list
 			fs.StringVar(&id, "node-id", "", "`ID` of the node, for life (default: the one in the data directory, or node-1)")
-			fs.StringVar(&n.cfg.Dir, "data", "", "data `DIR`ectory; needed")
+			fs.StringVar(&n.cfg.Dir, "data", "", "data directory `DIR`; needed")
 			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "`ADDR` of the API")
 			fs.StringVar(&n.cfg.PeerListen, "peer-listen", "", "`ADDR` for other nodes (default: not used by one node)")
 			fs.StringVar(&n.cfg.GossipListen, "gossip-listen", "", "`ADDR` for gossip (default: not used by one node)")
 			fs.StringVar(&n.cfg.Advertise, "advertise", "", "`ADDR` clients are sent to (default: that of the API)")
-			fs.Var(&join, "join", "`ADDR`esses of nodes to join; comes with clustering")
-			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 1, "`N`odes that make up a new cluster; only 1 until clustering comes")
-			fs.IntVar(&n.cfg.Replicas, "replicas", 1, "`N`odes that keep a new facet; only 1 until clustering comes")
+			fs.Var(&join, "join", "join the nodes at `ADDR,…`; comes with clustering")
+			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 1, "number `N` of nodes that make up a new cluster; only 1 until clustering comes")
+			fs.IntVar(&n.cfg.Replicas, "replicas", 1, "number `N` of nodes that keep a new facet; only 1 until clustering comes")
 			fs.StringVar(&n.cfg.Zone, "zone", "", "failure `ZONE` of the node")
 			fs.BoolVar(&n.cfg.Insecure, "insecure", false, "let everybody in; needed, because this version knows no tokens")
 			n.declare(fs)
@@ -150,9 +150,9 @@ the data directory; delete it to begin anew. What is acknowledged is on disk: ki
 it any time.`,
 		examples: []string{"facetd dev", "facetd dev --data /tmp/try --listen 127.0.0.1:9000"},
 		setup: func(fs *flag.FlagSet) action {
-			fs.StringVar(&n.cfg.Dir, "data", "./facetd-data", "data `DIR`ectory")
+			fs.StringVar(&n.cfg.Dir, "data", "./facetd-data", "data directory `DIR`")
 			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "loopback `ADDR` of the API")
-			nodes := fs.Int("nodes", 1, "`N`odes to run; more than one comes with clustering")
+			nodes := fs.Int("nodes", 1, "number `N` of nodes to run; more than one comes with clustering")
 			n.declare(fs)
 			return func(ctx context.Context, p *program, _ []string) error {
 				switch {

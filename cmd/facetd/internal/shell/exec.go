@@ -27,6 +27,7 @@ func (s *Shell) take(ctx context.Context, sql string, at place) error {
 	if len(s.bundle) == 0 {
 		s.bundleFrom = at
 	}
+	s.bundleFrom.last = at.line
 	s.bundle = append(s.bundle, sql...)
 	if !strings.HasSuffix(sql, ";") {
 		s.bundle = append(s.bundle, "\n;"...)
@@ -82,6 +83,9 @@ func (s *Shell) run(ctx context.Context, sql string) error {
 	if next == "transaction" {
 		next, _ = verb(rest)
 	}
+	if word == "pragma" && next == "foreign_keys" && s.tx == nil {
+		s.setForeignKeys(rest)
+	}
 	switch {
 	case word == "begin":
 		if s.tx != nil {
@@ -89,6 +93,9 @@ func (s *Shell) run(ctx context.Context, sql string) error {
 		}
 		tx, err := s.cfg.Facet.Begin(ctx)
 		s.tx = tx
+		if err == nil && s.deferKeys {
+			_, err = tx.Exec(ctx, "PRAGMA defer_foreign_keys=ON")
+		}
 		return err
 	case s.tx == nil && word == "savepoint":
 		return facet.Errorf(facet.CodeSQL, "a savepoint needs a transaction here; run BEGIN first")
@@ -110,6 +117,16 @@ func (s *Shell) run(ctx context.Context, sql string) error {
 		s.tx = nil
 	}
 	return err
+}
+
+// setForeignKeys takes note of PRAGMA foreign_keys, given what follows the name.
+func (s *Shell) setForeignKeys(rest string) {
+	value := strings.ToLower(strings.Trim(rest, "=(); \t\r\n'\""))
+	if value == "" {
+		return // it was asked, not set
+	}
+	on, err := onOff(value)
+	s.deferKeys = err == nil && !on
 }
 
 func (s *Shell) query(ctx context.Context, sql string, query func(context.Context, string, ...any) (*client.Rows, error)) error {

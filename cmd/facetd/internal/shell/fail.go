@@ -17,7 +17,7 @@ func (s *Shell) fail(err error, sql string, at place) error {
 	var b strings.Builder
 	var fe *facet.Error
 	if errors.As(err, &fe) && fe.Offset > 0 && fe.Offset <= len(sql) {
-		at.line += strings.Count(sql[:fe.Offset], "\n")
+		at.line, at.last = at.line+strings.Count(sql[:fe.Offset], "\n"), 0
 	}
 	fmt.Fprintf(&b, "%serror: %s\n", at, visible(Message(err)))
 	if fe != nil && fe.Offset > 0 && fe.Offset <= len(sql) {

@@ -60,17 +60,26 @@ type Shell struct {
 	// each.
 	bundle     []byte
 	bundleFrom place
+
+	// deferKeys is set by PRAGMA foreign_keys=OFF, which here ends with its request.
+	// Dumps begin with it, because they fill tables in any order; transactions then
+	// check foreign keys when they commit.
+	deferKeys bool
 }
 
 // place is where a statement comes from, for errors.
 type place struct {
 	file string // empty for the terminal or an argument
 	line int
+	last int // of several statements, the line the last one begins on
 }
 
 func (p place) String() string {
-	if p.file == "" {
+	switch {
+	case p.file == "":
 		return ""
+	case p.last > p.line:
+		return fmt.Sprintf("%s:%d-%d: ", p.file, p.line, p.last)
 	}
 	return fmt.Sprintf("%s:%d: ", p.file, p.line)
 }
@@ -193,13 +202,13 @@ func (s *Shell) lines(ctx context.Context, r io.Reader, name string) error {
 			if err := s.flush(ctx); err != nil {
 				return err
 			}
-			if err := s.dot(ctx, strings.TrimSpace(line), place{name, in.line}); err != nil {
+			if err := s.dot(ctx, strings.TrimSpace(line), place{file: name, line: in.line}); err != nil {
 				return err
 			}
 			continue
 		}
 		if len(in.buf)+len(line) > maxStatement {
-			return s.fail(fmt.Errorf("a statement may have %d bytes at most", maxStatement), "", place{name, in.begin})
+			return s.fail(fmt.Errorf("a statement may have %d bytes at most", maxStatement), "", place{file: name, line: in.begin})
 		}
 		in.add(line)
 		for {
@@ -207,7 +216,7 @@ func (s *Shell) lines(ctx context.Context, r io.Reader, name string) error {
 			if !ok {
 				break
 			}
-			if err := s.take(ctx, sql, place{name, n}); err != nil {
+			if err := s.take(ctx, sql, place{file: name, line: n}); err != nil {
 				return err
 			}
 		}
@@ -216,10 +225,10 @@ func (s *Shell) lines(ctx context.Context, r io.Reader, name string) error {
 		if errors.Is(err, bufio.ErrTooLong) {
 			err = fmt.Errorf("a line may have %d bytes at most", maxLine)
 		}
-		return s.fail(err, "", place{name, in.line + 1})
+		return s.fail(err, "", place{file: name, line: in.line + 1})
 	}
 	if sql, n, ok := in.rest(); ok {
-		return s.take(ctx, sql, place{name, n})
+		return s.take(ctx, sql, place{file: name, line: n})
 	}
 	return nil
 }
