@@ -53,6 +53,7 @@ type DB struct {
 	commit  facet.Commit // the one being handed on
 	changed int64        // conn.TotalChanges after the last statement
 	marks   mark         // session state to take back
+	inTx    bool         // a transaction is open between requests
 	// schemaFails says whether the schema can make a statement keep what it did
 	// before it failed, see mayFail.
 	schemaFails answer
@@ -205,7 +206,7 @@ func (db *DB) Close() error {
 func (db *DB) Broken() error { return db.broken }
 
 // InTx reports whether an interactive transaction is open.
-func (db *DB) InTx() bool { return db.broken == nil && !db.closed && !db.conn.AutoCommit() }
+func (db *DB) InTx() bool { return db.inTx && db.broken == nil && !db.closed }
 
 // Position is the position of the newest commit.
 func (db *DB) Position() facet.Position { return db.store.Position() }
@@ -224,11 +225,17 @@ func (db *DB) Rollback() error {
 	if err := db.usable(); err != nil {
 		return err
 	}
-	if db.conn.AutoCommit() {
+	if !db.inTx {
 		return nil
 	}
 	db.rollback()
-	return db.settle()
+	err := db.settle()
+	if err == nil {
+		err = db.takeBack()
+	}
+	db.inTx = false
+	db.conn.Park()
+	return err
 }
 
 // Park gives the C stack of an idle connection back; the next request takes one

@@ -44,7 +44,7 @@ func (db *DB) RunWith(req *facet.Request, resp *facet.Response, opts RunOptions)
 	if err := db.usable(); err != nil {
 		return err
 	}
-	if err := checkRequest(req, db.conn.AutoCommit()); err != nil {
+	if err := checkRequest(req, !db.inTx); err != nil {
 		resp.Position = db.store.Position()
 		return err
 	}
@@ -121,7 +121,8 @@ func (r *run) end(err error) error {
 			err = terr
 		}
 	}
-	db.conn.Park()
+	db.inTx = db.broken == nil && !db.conn.AutoCommit()
+	db.conn.Park() // facets that take turns share the C stack, and the processor's cache
 	db.canceled, db.readOnly = nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]

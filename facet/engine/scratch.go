@@ -52,9 +52,6 @@ func (s *Scratch) Try(req *facet.Request, resp *facet.Response, opts RunOptions)
 		if rerr := db.Rollback(); rerr != nil && err == nil {
 			err = rerr
 		}
-		if terr := db.takeBack(); terr != nil && err == nil {
-			err = terr
-		}
 	}
 	if writes {
 		resp.Result, err = resp.Result[:base], nil
