@@ -28,19 +28,48 @@ func (n *Node) ownCopy(row owner.Row) owner.Replica {
 	return &ownCopy{store: n.replicas, boot: replica.Boot(n.boot), id: row.Incarnation, epoch: row.Epoch}
 }
 
-// open finds the copy, or begins it where the facet is new.
-func (c *ownCopy) open(isNew bool) (err error) {
-	if isNew {
-		c.r, err = c.store.Create(c.id)
-	} else {
-		c.r, err = c.store.Replica(c.id)
+// patient does what may find the commit log behind, again until it is not.
+func (c *ownCopy) patient(ctx context.Context, size int, f func() error) error {
+	err := f()
+	if !errors.Is(err, replica.ErrBusy) {
+		return copyError(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	for errors.Is(err, replica.ErrBusy) {
+		if werr := c.store.Wait(ctx, size); werr != nil {
+			return copyError(errors.Join(err, werr))
+		}
+		err = f()
+	}
+	return copyError(err)
+}
+
+// busyTimeout is how long a commit waits for a commit log that is behind before
+// the session gives up with an unknown outcome.
+const busyTimeout = 30 * time.Second
+
+// create begins the copy of a new facet, or finds it.
+func (c *ownCopy) create(ctx context.Context) error {
+	return c.patient(ctx, 0, func() (err error) {
+		c.r, err = c.store.Create(c.id)
+		return err
+	})
+}
+
+// find finds the copy.
+func (c *ownCopy) find() (err error) {
+	c.r, err = c.store.Replica(c.id)
 	return copyError(err)
 }
 
 // Prepare implements owner.Replica.
 func (c *ownCopy) Prepare(ctx context.Context, row owner.Row) error {
-	if err := c.open(row.New); err != nil {
+	begin := c.find
+	if row.New {
+		begin = func() error { return c.create(ctx) }
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	_, err := c.store.Prepare(ctx, c.id, c.epoch, c.boot)
@@ -49,7 +78,7 @@ func (c *ownCopy) Prepare(ctx context.Context, row owner.Row) error {
 
 // Load implements owner.Replica.
 func (c *ownCopy) Load(ctx context.Context) (*pages.Store, error) {
-	if err := c.open(false); err != nil {
+	if err := c.find(); err != nil {
 		return nil, err
 	}
 	s, err := c.r.Open(ctx, true)
@@ -62,24 +91,10 @@ func (c *ownCopy) Release(s *pages.Store) error { return c.r.Close(s) }
 // Append implements owner.Replica. A commit log that is behind makes it wait: the
 // commit is inside SQLite and cannot be put off.
 func (c *ownCopy) Append(e *facet.Commit, known facet.Seq, ack owner.Acker) error {
-	err := c.r.Append(c.epoch, c.boot, e, known, ack)
-	if !errors.Is(err, replica.ErrBusy) {
-		return copyError(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), busyTimeout)
-	defer cancel()
-	for errors.Is(err, replica.ErrBusy) {
-		if werr := c.store.Log().Wait(ctx, e.EncodedLen()); werr != nil {
-			return copyError(errors.Join(err, werr))
-		}
-		err = c.r.Append(c.epoch, c.boot, e, known, ack)
-	}
-	return copyError(err)
+	return c.patient(context.Background(), e.EncodedLen(), func() error {
+		return c.r.Append(c.epoch, c.boot, e, known, ack)
+	})
 }
-
-// busyTimeout is how long a commit waits for a commit log that is behind before
-// the session gives up with an unknown outcome.
-const busyTimeout = 30 * time.Second
 
 // Checkpoint implements owner.Replica.
 func (c *ownCopy) Checkpoint(ctx context.Context, ck *pages.Checkpoint, known facet.Position) error {
@@ -92,16 +107,15 @@ func (c *ownCopy) Checkpoint(ctx context.Context, ck *pages.Checkpoint, known fa
 // Install implements owner.Replica. The replica store takes its own copy of the
 // file and compares its checksum with base.
 func (c *ownCopy) Install(ctx context.Context, base pages.Base, path string) error {
-	r, err := c.store.Create(c.id)
-	if err != nil {
-		return copyError(err)
+	if err := c.create(ctx); err != nil {
+		return err
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return facet.Errorf(facet.CodeInternal, "read the converted file: %v", err)
 	}
 	defer f.Close()
-	_, err = r.Install(ctx, replica.Snapshot{
+	_, err = c.r.Install(ctx, replica.Snapshot{
 		Epoch: c.epoch, Boot: c.boot, Position: base.Position, Source: f, MaxPages: base.Pages,
 	})
 	return copyError(err)
@@ -110,7 +124,7 @@ func (c *ownCopy) Install(ctx context.Context, base pages.Base, path string) err
 // Tomb implements owner.Replica. A facet that never came to this store is gone
 // already.
 func (c *ownCopy) Tomb(ctx context.Context) error {
-	err := c.open(false)
+	err := c.find()
 	if err == nil {
 		err = copyError(c.r.Tomb(ctx, time.Now()))
 	}

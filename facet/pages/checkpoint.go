@@ -91,7 +91,7 @@ func (c *Checkpoint) Overwritten(dst []byte, after uint32, limit int) (enc []byt
 		if isZero(f.data[:]) {
 			dst = appendWhole(dst, prev, f.pgno, f.data[:])
 		} else {
-			dst = appendDelta(dst, prev, f.pgno, zero[:], f.data[:])
+			dst = appendDelta(dst, prev, f.pgno, zero[:], f.data[:], nextDiff(zero[:], f.data[:], 0))
 		}
 		prev, last = f.pgno, f.pgno
 	}

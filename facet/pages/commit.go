@@ -51,13 +51,17 @@ func (s *Store) Seal(id facet.Incarnation, epoch facet.Epoch) (c facet.Commit, o
 		if err != nil {
 			return c, false, err
 		}
-		if f.pgno > s.stagePages || nextDiff(old, f.data[:], 0) == Size {
+		at := Size // where the page first differs
+		if f.pgno <= s.stagePages {
+			at = nextDiff(old, f.data[:], 0)
+		}
+		if at == Size {
 			s.recycle(f)
 			continue
 		}
 		f.sum = Hash(f.pgno, f.data[:])
 		sum = sum.Sub(oldSum).Add(f.sum)
-		enc = appendDelta(enc, last, f.pgno, old, f.data[:])
+		enc = appendDelta(enc, last, f.pgno, old, f.data[:], at)
 		last = f.pgno
 		kept = append(kept, f)
 	}

@@ -27,17 +27,14 @@ var ErrMalformed = errors.New("malformed page changes")
 const joinGap = 4
 
 // appendDelta appends the change from old to new of the page to dst. last is the
-// number of the page encoded before it, zero for the first.
-func appendDelta(dst []byte, last, pgno uint32, old, new []byte) []byte {
+// number of the page encoded before it, zero for the first; first is the index of
+// the first byte that differs, and there is one.
+func appendDelta(dst []byte, last, pgno uint32, old, new []byte, first int) []byte {
 	dst = binary.AppendUvarint(dst, uint64(pgno-last))
 	head := len(dst)
 	dst = append(dst, 0) // number of ranges; at most 127 fit, more become a whole page
 	n, end := 0, 0       // end of the last range within the page
-	for i := 0; ; {
-		i = nextDiff(old, new, i)
-		if i == Size {
-			return finish(dst, head, n)
-		}
+	for i := first; i < Size; i = nextDiff(old, new, i) {
 		// Grow the range until joinGap equal bytes follow it.
 		j := i + 1
 		for j < Size {
@@ -56,14 +53,6 @@ func appendDelta(dst []byte, last, pgno uint32, old, new []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(j-i-1))
 		dst = append(dst, new[i:j]...)
 		end, i = j, j
-	}
-}
-
-// finish fills in the number of ranges. A page that did not change at all still
-// needs one range, because zero ranges mean a whole page.
-func finish(dst []byte, head, n int) []byte {
-	if n == 0 {
-		panic("pages: encode a page that did not change") // Invariant: callers skip those
 	}
 	dst[head] = byte(n)
 	return dst

@@ -139,10 +139,7 @@ func (d *desk) post(bits uint32) {
 	}
 }
 
-func (d *desk) start() {
-	d.m.wg.Add(1)
-	go d.serve()
-}
+func (d *desk) start() { d.m.crew.serve(d) }
 
 // wake is told that some call of this desk was canceled: the one that runs is
 // interrupted, one that waits is found by a sweep through the lines.
@@ -158,7 +155,6 @@ func (d *desk) wake() {
 
 // serve does everything there is to do, then ends.
 func (d *desk) serve() {
-	defer d.m.wg.Done()
 	for {
 		if bits := d.todo.Swap(0); bits != 0 {
 			if d.handle(bits) {

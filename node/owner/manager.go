@@ -110,6 +110,7 @@ type Manager struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // every goroutine of the manager and its desks
 	desks   sync.WaitGroup // every desk
+	crew    crew
 	seed    maphash.Seed
 	shards  [shards]shard
 
@@ -152,6 +153,7 @@ func New(opts Options) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.scratch = engine.NewScratch(opts.Limits)
 	m.clock.Store(opts.Now().UnixNano())
+	m.crew.wg = &m.wg
 	for i := range m.shards {
 		m.shards[i].desks = make(map[facet.Name]*desk)
 	}
@@ -348,6 +350,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	defer stop()
 	m.desks.Wait()
 	m.cancel()
+	m.crew.close()
 	m.wg.Wait()
 	m.scratch.Close()
 	return ctx.Err()

@@ -188,7 +188,14 @@ func (c *testCopy) bootID() replica.Boot { return replica.Boot{c.l.boot} }
 
 func (c *testCopy) Prepare(ctx context.Context, row Row) (err error) {
 	if row.New {
-		if c.r, err = c.l.store.Create(row.Incarnation); err != nil {
+		c.r, err = c.l.store.Create(row.Incarnation)
+		for errors.Is(err, replica.ErrBusy) {
+			if werr := c.l.store.Wait(ctx, 0); werr != nil {
+				return werr
+			}
+			c.r, err = c.l.store.Create(row.Incarnation)
+		}
+		if err != nil {
 			return err
 		}
 	}
