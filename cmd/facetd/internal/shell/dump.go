@@ -39,15 +39,22 @@ func (s *Shell) dump(ctx context.Context, tables []string) error {
 		return err
 	}
 	io.WriteString(s.out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")
+	// All tables come before all rows: a row cannot be put in while the table its
+	// foreign key names is missing, even where the check is deferred.
 	sequence := false
+	var filled []schemaObject
 	for _, o := range objs {
 		switch {
 		case o.name == "sqlite_sequence":
 			sequence = true
 		case o.kind == "table" && wanted(o) && !shadow[o.name] && !internalName(o.name):
-			if err := s.dumpTable(ctx, o); err != nil {
-				return fmt.Errorf("dump table %s: %w", o.name, err)
-			}
+			s.statementText(o.sql)
+			filled = append(filled, o)
+		}
+	}
+	for _, o := range filled {
+		if err := s.dumpTable(ctx, o); err != nil {
+			return fmt.Errorf("dump table %s: %w", o.name, err)
 		}
 	}
 	if sequence && len(tables) == 0 {
@@ -81,7 +88,6 @@ func (s *Shell) shadowTables(ctx context.Context) (map[string]bool, error) {
 }
 
 func (s *Shell) dumpTable(ctx context.Context, o schemaObject) error {
-	s.statementText(o.sql)
 	var cols []string
 	generated := false
 	err := s.each(ctx, `PRAGMA table_xinfo(`+ident(o.name)+`)`, nil, func(v []facet.Value) error {
