@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/bits"
 	"math/rand/v2"
+	"sync"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -16,8 +17,13 @@ import (
 // at between instructions. Here they are again with the same results in time
 // proportional to the sum.
 
+//
+// json_patch has the same trouble (two objects of 16 MiB take hours) and is not
+// written again: it refuses to merge where the product of the lengths is too large.
+
 // UseLinearFunctions replaces instr, replace, and trim, ltrim, rtrim and unhex with
-// two arguments on this connection. No statement may be running.
+// two arguments on this connection, and bounds json_patch and jsonb_patch, which
+// fail with TOOBIG beyond the bound. No statement may be running.
 func (c *Conn) UseLinearFunctions() error {
 	if c.db == 0 {
 		return ErrClosed
@@ -35,7 +41,87 @@ func (c *Conn) UseLinearFunctions() error {
 			return c.fail(rc)
 		}
 	}
+	return c.boundPatch(flags)
+}
+
+// maxPatchWork bounds the product of the lengths of json_patch's arguments: about a
+// second of work at worst, and a patch of 256 bytes fits the largest document.
+const maxPatchWork = 1 << 32
+
+// patches are SQLite's own functions, found once: the function and its user data.
+var patches struct {
+	once sync.Once
+	err  error
+	call [2]uintptr
+	data [2]uintptr
+}
+
+var patchNames = [2]string{"json_patch", "jsonb_patch"}
+
+func (c *Conn) boundPatch(flags int32) error {
+	patches.once.Do(func() {
+		for i, name := range patchNames {
+			if patches.call[i], patches.data[i], patches.err = c.builtin("SELECT " + name + "(?1,?2)"); patches.err != nil {
+				return
+			}
+		}
+	})
+	if patches.err != nil {
+		return patches.err
+	}
+	if patches.call[0] != patches.call[1] {
+		return &Error{Code: INTERNAL, Message: "json_patch and jsonb_patch are two functions", Offset: -1}
+	}
+	tls := c.tls()
+	for i, name := range patchNames {
+		cname, err := libc.CString(name)
+		if err != nil {
+			return err
+		}
+		// The user data stays SQLite's: its function looks there for what it is.
+		rc := sqlite3.Xsqlite3_create_function_v2(tls, c.db, cname, 2, flags, patches.data[i], fptr(funcPatch), 0, 0, 0)
+		libc.Xfree(nil, cname)
+		if rc != sqlite3.SQLITE_OK {
+			return c.fail(rc)
+		}
+	}
 	return nil
+}
+
+// builtin finds the function a query calls, in its program.
+func (c *Conn) builtin(sql string) (call, data uintptr, err error) {
+	s, _, err := c.Prepare([]byte(sql))
+	if err != nil {
+		return 0, 0, err
+	}
+	v := at[sqlite3.TVdbe](s.p)
+	for i := range uintptr(v.FnOp) {
+		op := at[sqlite3.TVdbeOp](v.FaOp + i*unsafe.Sizeof(sqlite3.TVdbeOp{}))
+		if (op.Fopcode == sqlite3.OP_Function || op.Fopcode == sqlite3.OP_PureFunc) && op.Fp4type == sqlite3.P4_FUNCCTX {
+			ctx := *(*uintptr)(unsafe.Pointer(&op.Fp4))
+			def := at[sqlite3.TFuncDef](at[sqlite3.Tsqlite3_context](ctx).FpFunc)
+			call, data = def.FxSFunc, def.FpUserData
+		}
+	}
+	if err := s.Finalize(); err != nil {
+		return 0, 0, err
+	}
+	if call == 0 {
+		return 0, 0, &Error{Code: INTERNAL, Message: "function not found in: " + sql, Offset: -1}
+	}
+	return call, data, nil
+}
+
+func funcPatch(tls *libc.TLS, ctx uintptr, argc int32, argv uintptr) {
+	a := int64(sqlite3.Xsqlite3_value_bytes(tls, argument(argv, 0)))
+	b := int64(sqlite3.Xsqlite3_value_bytes(tls, argument(argv, 1)))
+	if a*b > maxPatchWork {
+		sqlite3.Xsqlite3_result_error_toobig(tls, ctx)
+		return
+	}
+	// Both names share one function, told apart by the user data.
+	call := patches.call[0]
+	(*(*func(*libc.TLS, uintptr, int32, uintptr))(unsafe.Pointer(&struct{ uintptr }{call})))(tls, ctx, argc, argv)
 }
 
 var linearFunctions = []struct {

@@ -69,6 +69,22 @@ func TestLinearFunctions(t *testing.T) {
 			t.Fatalf("%s:\ngot  %s\nwant %s", q, got, want)
 		}
 	}
+	for _, q := range []string{
+		`SELECT json_patch('{"a":1,"b":{"c":2}}','{"b":{"c":null,"d":[1]},"e":"f"}')`,
+		`SELECT typeof(jsonb_patch('{"a":1}','{"a":2}')), json(jsonb_patch('{"a":1}','{"a":2}'))`,
+		`SELECT json_patch(NULL,'{}'), json_patch('[1]','{"a":1}'), json_extract(json_patch('{"a":{"b":1}}','{"c":2}'),'$.a')`,
+		`SELECT json_array(json_patch('{}','{"a":1}'))`,
+	} {
+		if got, want := mustDump(t, own, q), mustDump(t, stock, q); got != want {
+			t.Fatalf("%s:\ngot  %s\nwant %s", q, got, want)
+		}
+	}
+	if _, err := dump(own, "SELECT json_patch('{','{}')"); CodeOf(err) != ERROR {
+		t.Fatal(err)
+	}
+	if _, err := dump(own, "SELECT json_patch(printf('%.*c',100000,' '),printf('%.*c',100000,' '))"); CodeOf(err) != TOOBIG {
+		t.Fatal(err)
+	}
 	exec(t, own, "CREATE TABLE x(a); CREATE INDEX xi ON x(trim(a,'-')); INSERT INTO x VALUES('-b-')")
 	if got := mustDump(t, own, "SELECT a FROM x WHERE trim(a,'-')='b'"); !strings.Contains(got, "-b-") {
 		t.Fatal(got)
