@@ -88,6 +88,7 @@ func TestAbuse(t *testing.T) {
 		{"replace of much", "", []facet.Step{step("SELECT length(replace(?,?||'b','c'))", strings.Repeat("a", 8<<20), strings.Repeat("a", 4<<20))}, 0, ""},
 		{"trim of much", "", []facet.Step{step("SELECT length(trim(?,?||'a'))", strings.Repeat("a", 8<<20), strings.Repeat("b", 4<<20))}, 0, ""},
 		{"unhex of much", "", []facet.Step{step("SELECT length(unhex(?,?||'-'))", strings.Repeat("-", 8<<20), strings.Repeat("b", 4<<20))}, 0, ""},
+		{"json_patch", "", []facet.Step{step("SELECT json_patch((SELECT json_group_object('a'||a.x||b.x,1) FROM big a, big b WHERE b.x<30),(SELECT json_group_object('b'||a.x||b.x,1) FROM big a, big b WHERE b.x<30))")}, limit, limitValueBytes},
 		{"series", "", []facet.Step{step("SELECT sum(value) FROM generate_series(1,1000000000000)")}, sqlErr, "no such table"},
 		{"zeroblob", "", []facet.Step{step("SELECT zeroblob(2147483648)")}, limit, limitValueBytes},
 		{"randomblob", "", []facet.Step{step("SELECT randomblob(1000000000)")}, limit, limitValueBytes},
