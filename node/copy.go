@@ -49,8 +49,8 @@ func (c *ownCopy) patient(ctx context.Context, size int, f func() error) error {
 // the session gives up with an unknown outcome.
 const busyTimeout = 30 * time.Second
 
-// create begins the copy of a new facet, or finds it.
-func (c *ownCopy) create(ctx context.Context) error {
+// Begin implements owner.Replica.
+func (c *ownCopy) Begin(ctx context.Context) error {
 	return c.patient(ctx, 0, func() (err error) {
 		c.r, err = c.store.Create(c.id)
 		return err
@@ -67,7 +67,7 @@ func (c *ownCopy) find() (err error) {
 func (c *ownCopy) Prepare(ctx context.Context, row owner.Row) error {
 	begin := c.find
 	if row.New {
-		begin = func() error { return c.create(ctx) }
+		begin = func() error { return c.Begin(ctx) }
 	}
 	if err := begin(); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (c *ownCopy) Checkpoint(ctx context.Context, ck *pages.Checkpoint, known fa
 // Install implements owner.Replica. The replica store takes its own copy of the
 // file and compares its checksum with base.
 func (c *ownCopy) Install(ctx context.Context, base pages.Base, path string) error {
-	if err := c.create(ctx); err != nil {
+	if err := c.Begin(ctx); err != nil {
 		return err
 	}
 	f, err := os.Open(path)

@@ -73,10 +73,10 @@ func (s svc) info(f placement.Facet) service.Info {
 // List implements service.Service.
 func (s svc) List(_ context.Context, tenant facet.Tenant, after string, limit int) ([]service.Info, bool, error) {
 	rows := s.n.table.List(tenant, after, limit+1)
-	more := len(rows) > limit
-	if more {
-		rows = rows[:limit]
-	}
+	// The table gives MaxList rows at most: where it gave that many, only the next
+	// page can tell whether there are more.
+	more := len(rows) > limit || len(rows) == placement.MaxList
+	rows = rows[:min(len(rows), limit)]
 	infos := make([]service.Info, 0, len(rows))
 	for _, f := range rows {
 		if f.State != placement.Deleting && f.State != placement.Retired {

@@ -65,10 +65,11 @@ func placementError(err error) error {
 func (p *proposals) row(f placement.Facet) owner.Row {
 	r := owner.Row{
 		Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node,
-		Local:  f.Owner.Node == p.self.Node || f.Owner.Node == "",
-		Mine:   f.Owner == p.self,
-		Active: f.State == placement.Active,
-		New:    f.State == placement.Creating,
+		Local:   f.Owner.Node == p.self.Node || f.Owner.Node == "",
+		Mine:    f.Owner == p.self,
+		Active:  f.State == placement.Active,
+		New:     f.State == placement.Creating,
+		Members: f.Next.Len(),
 	}
 	if n, ok := p.table.Node(f.Owner.Node); ok {
 		r.OwnerURL = "http://" + n.API

@@ -28,6 +28,7 @@ type Row struct {
 	Mine        bool // Epoch was issued to this process life (rule R2)
 	Active      bool // Epoch is activated (rule R21)
 	New         bool // never activated: its members may hold nothing yet (rule R47)
+	Members     int  // of the next set
 }
 
 // Placement is the placement table as owners use it. Methods may be called from
@@ -63,6 +64,9 @@ type Acker interface {
 
 // Replica is this node's copy of one facet, as its owner uses it.
 type Replica interface {
+	// Begin makes the copy of a facet that is new. The promise comes with the first
+	// Append.
+	Begin(ctx context.Context) error
 	// Prepare makes the promise for the row's epoch durable (rule R6). A facet that
 	// is new begins empty; any other must be there (rule R4).
 	Prepare(ctx context.Context, row Row) error

@@ -76,7 +76,18 @@ func (d *desk) activate(row Row) error {
 		}
 	}
 	s := &session{d: d, row: row, replica: d.m.opts.Replica(row)}
-	if !row.Active {
+	switch {
+	case row.Active:
+	case row.New && row.Members == 1:
+		// The only member is this node, and its log of the facet is empty or what it
+		// installed itself (an import): there
+		// is nobody else to fence and nothing to fetch. The promise goes into the
+		// log in front of the barrier, in the same batch (R7), and one fsync covers
+		// R16, R17 and R20.
+		if err := s.replica.Begin(ctx); err != nil {
+			return fmt.Errorf("begin %s: %w", d.name, err)
+		}
+	default:
 		if err := s.replica.Prepare(ctx, row); err != nil {
 			return fmt.Errorf("prepare %s: %w", d.name, err)
 		}

@@ -98,7 +98,7 @@ func (l *life) crash(rng *rand.Rand, loss disk.Loss) {
 
 func (l *life) view(r *Row) Row {
 	v := *r
-	v.Local = true
+	v.Local, v.Members = true, 1
 	v.Mine = r.Owner == bootName(l.boot)
 	return v
 }
@@ -186,16 +186,20 @@ type testCopy struct {
 
 func (c *testCopy) bootID() replica.Boot { return replica.Boot{c.l.boot} }
 
+func (c *testCopy) Begin(ctx context.Context) (err error) {
+	c.r, err = c.l.store.Create(c.row.Incarnation)
+	for errors.Is(err, replica.ErrBusy) {
+		if werr := c.l.store.Wait(ctx, 0); werr != nil {
+			return werr
+		}
+		c.r, err = c.l.store.Create(c.row.Incarnation)
+	}
+	return err
+}
+
 func (c *testCopy) Prepare(ctx context.Context, row Row) (err error) {
 	if row.New {
-		c.r, err = c.l.store.Create(row.Incarnation)
-		for errors.Is(err, replica.ErrBusy) {
-			if werr := c.l.store.Wait(ctx, 0); werr != nil {
-				return werr
-			}
-			c.r, err = c.l.store.Create(row.Incarnation)
-		}
-		if err != nil {
+		if err := c.Begin(ctx); err != nil {
 			return err
 		}
 	}
