@@ -48,7 +48,6 @@ func (r *run) idle(ctx context.Context, w Workload) error {
 	if err != nil {
 		return err
 	}
-	r.report.Idle = out
 	r.cfg.say("idle: waiting until they hibernate")
 	begin := time.Now()
 	if err := r.hibernated(ctx, prefix, w.Facets); err != nil {
@@ -64,6 +63,7 @@ func (r *run) idle(ctx context.Context, w Workload) error {
 	if out.HibernateBytes, err = r.settle(ctx); err != nil {
 		return err
 	}
+	r.report.Idle = out
 	out.PerFacet = round(float64(out.HibernateBytes-out.EmptyBytes) / float64(w.Facets))
 	r.cfg.say("idle: restarting with %s facets", count(w.Facets))
 	if took, err = r.restart(ctx, 0); err != nil {

@@ -29,10 +29,7 @@ const (
 )
 
 // usageError is a command line that makes no sense.
-type usageError struct {
-	msg string
-	cmd *command // whose help helps, nil for the list of commands
-}
+type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
 
