@@ -73,6 +73,7 @@ type DB struct {
 	requestEnd   time.Time
 	requestTime  time.Duration
 	canceled     func() bool
+	admit        func() error
 	outcomes     []outcome
 	rows         uint64 // returned by the statement
 

@@ -16,6 +16,9 @@ type RunOptions struct {
 	// up, after Interrupt was called. Without it every Interrupt stops whatever
 	// runs.
 	Canceled func() bool
+	// Admit is asked before the first statement of the request that writes is run;
+	// its error is the statement's. Nil admits everything.
+	Admit func() error
 }
 
 // outcome is how a step ended, for the conditions of later ones.
@@ -92,7 +95,7 @@ func (r *run) begin(opts RunOptions) error {
 	if !opts.Deadline.IsZero() && opts.Deadline.Before(db.requestEnd) {
 		db.requestEnd, db.requestTime = opts.Deadline, opts.Deadline.Sub(r.now)
 	}
-	db.readOnly, db.wrote, db.canceled = r.req.ReadOnly, false, opts.Canceled
+	db.readOnly, db.wrote, db.canceled, db.admit = r.req.ReadOnly, false, opts.Canceled, opts.Admit
 	db.interrupted.Store(false)
 	if opts.Canceled != nil && opts.Canceled() {
 		return &facet.Error{Code: facet.CodeCanceled, Message: "canceled before it ran"}
@@ -123,7 +126,7 @@ func (r *run) end(err error) error {
 	}
 	db.inTx = db.broken == nil && !db.conn.AutoCommit()
 	db.conn.Park() // facets that take turns share the C stack, and the processor's cache
-	db.canceled, db.readOnly = nil, false
+	db.canceled, db.admit, db.readOnly = nil, nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]
 	}

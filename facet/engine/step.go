@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -96,6 +97,21 @@ func (r *run) done(readOnly bool, before int64) {
 	r.resp.Result = facet.AppendDone(r.resp.Result, d)
 }
 
+// admitted asks whether a request may write now (rule R15).
+func (db *DB) admitted() *facet.Error {
+	if db.admit == nil {
+		return nil
+	}
+	err := db.admit()
+	if err == nil {
+		return nil
+	}
+	if fe, ok := errors.AsType[*facet.Error](err); ok {
+		return fe
+	}
+	return facet.Errorf(facet.CodeUnavailable, "the node takes no writes now: %v", err)
+}
+
 // runOne runs a prepared statement to its end.
 func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error {
 	db := r.db
@@ -113,7 +129,13 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 			return err
 		}
 	}
-	db.wrote = db.wrote || !p.readOnly
+	if !p.readOnly && !db.wrote {
+		// COMMIT and ROLLBACK are read-only to SQLite, so what was begun can end.
+		if err := db.admitted(); err != nil {
+			return err
+		}
+		db.wrote = true
+	}
 	if p.verb == verbVacuum {
 		db.vacuum = true
 		db.conn.SetLimit(sqlite.LimitAttached, 1)

@@ -312,7 +312,7 @@ func (d *desk) run(call *service.Call) {
 		return
 	}
 	d.current.Store(call)
-	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled})
+	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
 	d.current.Store(nil)
 	if err := s.db.Broken(); err != nil {
 		s.die(err)

@@ -340,3 +340,49 @@ func TestKeysHoldAcrossCrashes(t *testing.T) {
 		l.stop(t)
 	}
 }
+
+// TestFullDisk fills the disk: writes are refused before they run, reads and
+// rollbacks go on, and writes come back with the space (rule R15).
+func TestFullDisk(t *testing.T) {
+	w := newWorld()
+	full := false
+	w.tune = func(o *Options) {
+		o.Admit = func() error {
+			if full {
+				return facet.Errorf(facet.CodeDiskFull, "no room")
+			}
+			return nil
+		}
+	}
+	l := w.start(t)
+	defer l.stop(t)
+	n := name("a")
+	l.must(t, n, "CREATE TABLE t (v)")
+	begin := request(n, stmt("BEGIN"), stmt("INSERT INTO t VALUES (1)"))
+	begin.KeepTx = true
+	c, err := l.run(begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full = true
+	commit := request(n, stmt("COMMIT"))
+	commit.Tx = c.Response.Tx
+	if _, err := l.run(commit); err != nil {
+		t.Fatalf("what was begun must end: %v", err)
+	}
+	for _, sql := range []string{"INSERT INTO t VALUES (2)", "DELETE FROM t", "CREATE TABLE u (v)"} {
+		if _, err := l.run(request(n, stmt(sql))); !errors.Is(err, facet.ErrDiskFull) {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		atomic := request(n, stmt(sql), stmt("SELECT 1"))
+		atomic.Atomic = true
+		if _, err := l.run(atomic); !errors.Is(err, facet.ErrDiskFull) {
+			t.Fatalf("atomic %s: %v", sql, err)
+		}
+	}
+	if got := l.must(t, n, "SELECT count(*) FROM t"); got[0][0].Int != 1 {
+		t.Fatal(got)
+	}
+	full = false
+	l.must(t, n, "INSERT INTO t VALUES (2)")
+}
