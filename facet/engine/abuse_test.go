@@ -80,7 +80,7 @@ func TestAbuse(t *testing.T) {
 		{"endless CTE", "", []facet.Step{step("WITH RECURSIVE r(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM r) SELECT count(*) FROM r")}, timeout, "statement"},
 		{"endless CTE rows", "", []facet.Step{step("WITH RECURSIVE r(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM r) SELECT i FROM r")}, limit, limitResultBytes},
 		{"endless CTE set", "", []facet.Step{step("WITH RECURSIVE r(i) AS (VALUES(1) UNION SELECT i+1 FROM r) SELECT count(*) FROM r")}, 0, ""},
-		{"endless insert", "", []facet.Step{step("WITH RECURSIVE r(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM r) INSERT INTO t(v) SELECT randomblob(1000) FROM r")}, limit, limitFacetBytes},
+		{"endless insert", "", []facet.Step{step("WITH RECURSIVE r(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM r) INSERT INTO t(v) SELECT randomblob(200000) FROM r")}, limit, limitFacetBytes},
 		{"endless returning", "", []facet.Step{step("INSERT INTO t(v) SELECT zeroblob(3000) FROM big LIMIT 900 RETURNING v")}, limit, limitResultBytes},
 		{"cross join", "", []facet.Step{step("SELECT count(*) FROM big a, big b, big c, big d WHERE a.x+b.x+c.x+d.x=-1")}, timeout, "statement"},
 		{"cross join sorted", "", []facet.Step{step("SELECT a.x FROM big a, big b, big c ORDER BY random()")}, 0, ""},
