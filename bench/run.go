@@ -291,7 +291,7 @@ func (r *run) cold(ctx context.Context, w Workload) (*sample, error) {
 	if err := r.touch(ctx); err != nil {
 		return nil, err
 	}
-	giveUp := time.Now().Add(2*r.cfg.Duration + 10*time.Second)
+	giveUp := time.Now().Add(2*r.cfg.Duration + time.Second)
 	for all.elapsed < r.cfg.Duration && (all.hist.TotalCount() == 0 || time.Now().Before(giveUp)) {
 		r.cfg.say("cold: waiting until all facets hibernate")
 		if err := r.hibernated(ctx, r.prefix, len(r.set.all)); err != nil {
