@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,10 @@ const (
 	trashEvery = 10 * time.Minute
 	// trashGrace is how long the files of deleted facets are kept.
 	trashGrace = 24 * time.Hour
+	// trimAfter is how many sessions must have closed before memory is given back;
+	// trimQuiet is how few close in a round when a wave of them is over.
+	trimAfter = 1000
+	trimQuiet = 100
 	// pinnedBatch bounds the facets asked to checkpoint in one round because they
 	// hold the oldest segment of the log.
 	pinnedBatch = 4096
@@ -38,7 +43,8 @@ func (n *Node) reconcile() {
 	n.finishDeletes()
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
-	lastTrash := time.Time{}
+	lastTrash, trim := time.Time{}, trimming{}
+	debug.FreeOSMemory() // what reading the logs needed
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -46,6 +52,7 @@ func (n *Node) reconcile() {
 		case <-tick.C:
 		}
 		n.collect()
+		trim = n.giveBack(trim)
 		if time.Since(lastTrash) >= trashEvery {
 			lastTrash = time.Now()
 			if _, err := n.replicas.EmptyTrash(n.ctx, lastTrash, trashGrace); err != nil && n.ctx.Err() == nil {
@@ -53,6 +60,26 @@ func (n *Node) reconcile() {
 			}
 		}
 	}
+}
+
+// trimming remembers what giveBack saw.
+type trimming struct {
+	given int64 // sessions closed when memory was given back last
+	seen  int64 // sessions closed one round ago
+}
+
+// giveBack returns memory to the system once a wave of hibernations is over: the
+// garbage collector alone, which has nothing to do on a node that went idle, would
+// keep it for minutes.
+func (n *Node) giveBack(t trimming) trimming {
+	closed := n.owners.Stats().Closed
+	quiet := closed-t.seen < trimQuiet
+	t.seen = closed
+	if quiet && closed-t.given >= trimAfter {
+		t.given = closed
+		debug.FreeOSMemory()
+	}
+	return t
 }
 
 // emptyImports removes what imports left that a crash cut short.

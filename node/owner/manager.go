@@ -177,11 +177,12 @@ type Stats struct {
 	Memory  int64 // bytes they use
 	Created int64 // facets created since start
 	Opened  int64 // activations since start
+	Closed  int64 // sessions closed since start, by hibernation or otherwise
 }
 
 // Stats reads the counters.
 func (m *Manager) Stats() Stats {
-	return Stats{m.active.Load(), m.memory.Load(), m.created.Load(), m.opened.Load()}
+	return Stats{m.active.Load(), m.memory.Load(), m.created.Load(), m.opened.Load(), m.opened.Load() - m.active.Load()}
 }
 
 // Submit queues a call. See service.Service.
