@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -12,6 +13,10 @@ func (l *Log) writer() {
 	defer l.wg.Done()
 	var last *batch
 	for {
+		// Let everybody who is ready to run append first: on a busy machine that
+		// makes batches larger and fsyncs fewer, on an idle one nobody is ready and
+		// it costs nothing.
+		runtime.Gosched()
 		l.mu.Lock()
 		for len(l.queue) == 0 && !l.closing && l.failed == nil {
 			l.toWrite.Wait()

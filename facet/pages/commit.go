@@ -12,7 +12,7 @@ func (s *Store) Discard() {
 		s.recycle(f)
 	}
 	s.stage, s.staging = s.stage[:0], false
-	if cap(s.stage) > maxFreeFrames {
+	if cap(s.stage) > maxKeptStage {
 		s.stage = nil
 	}
 }
@@ -144,11 +144,19 @@ func (s *Store) committed(pgno uint32) ([]byte, facet.Sum, error) {
 	if f, ok := s.overlay[pgno]; ok {
 		return f.data[:], f.sum, nil
 	}
+	if pgno > s.fileLimit {
+		return zeroPage[:], facet.Sum{}, nil
+	}
+	if s.old == nil {
+		s.old = new([Size]byte)
+	}
 	if err := s.readFile(pgno, s.old[:], 0); err != nil {
 		return nil, facet.Sum{}, err
 	}
 	return s.old[:], Hash(pgno, s.old[:]), nil
 }
+
+var zeroPage [Size]byte // never written
 
 // cut subtracts from sum the pages that a database of n pages no longer has.
 func (s *Store) cut(sum facet.Sum, n uint32) (facet.Sum, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -56,9 +57,8 @@ type Store struct {
 	stageFloor uint32   // smallest size the transaction has set: committed pages above it are gone
 	staging    bool
 
-	free []*frame // recycled frames, at most maxFreeFrames
-	enc  []byte   // encoded pages of the last sealed commit
-	old  [Size]byte
+	enc []byte      // encoded pages of the last sealed commit
+	old *[Size]byte // for reading a page of the file; most commits need none
 
 	maxPages uint32
 }
@@ -70,9 +70,8 @@ type frame struct {
 	data [Size]byte
 }
 
-// maxFreeFrames bounds the frames a Store keeps for re-use (64 KiB): an active
-// facet should cost little.
-const maxFreeFrames = 16
+// maxKeptStage bounds the stage's list kept from one transaction to the next.
+const maxKeptStage = 64
 
 // maxKeptEncoding is the largest encoding buffer kept from one commit to the next.
 const maxKeptEncoding = 64 << 10
@@ -234,21 +233,14 @@ func (s *Store) find(pgno uint32) (int, bool) {
 	})
 }
 
-func (s *Store) frame() *frame {
-	if n := len(s.free); n > 0 {
-		f := s.free[n-1]
-		s.free = s.free[:n-1]
-		return f
-	}
-	return new(frame)
-}
+// frames are shared by all stores: the frame one facet gives back is still in the
+// processor's cache when the next one writes into it.
+var frames = sync.Pool{New: func() any { return new(frame) }}
+
+func (s *Store) frame() *frame { return frames.Get().(*frame) }
 
 // Close closes the file. The store must not be used afterwards; snapshots still
 // open give ErrSnapshotTooOld where they would need the file.
 func (s *Store) Close() error { return s.shared.closeStore() }
 
-func (s *Store) recycle(f *frame) {
-	if len(s.free) < maxFreeFrames {
-		s.free = append(s.free, f)
-	}
-}
+func (s *Store) recycle(f *frame) { frames.Put(f) }
