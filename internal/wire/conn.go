@@ -44,7 +44,8 @@ func (cfg *ConnConfig) setDefaults() {
 // Stream is an answer too long for one frame. Next appends its next frame and
 // tells whether more follow; Pending is what is left; Close is called once, when
 // the last frame was taken or the connection is over. All calls come from the
-// connection, one at a time.
+// connection, one at a time. A Stream may keep an empty dst for itself and return
+// a buffer of its own instead, which then belongs to the connection.
 type Stream interface {
 	Next(dst []byte) (out []byte, more bool)
 	Pending() int
