@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -206,8 +207,17 @@ func serverFlag(addr string) string {
 	return " --server http://" + addr
 }
 
+// syncProcs is how many processors Go is told of beyond those there are: a thread
+// inside fsync keeps its own until the scheduler's monitor takes it away, and the
+// commit log is inside fsync most of the time. On two cores two more gave a quarter
+// to a third more durable writes.
+const syncProcs = 2
+
 // serve runs a node until a signal, the end of standard input, or its failure.
 func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer, *node.Node)) error {
+	if _, set := p.env("GOMAXPROCS"); !set {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncProcs)
+	}
 	opening, stop := p.untilSignal(ctx)
 	nd, err := node.Open(opening, n.cfg)
 	stop()
