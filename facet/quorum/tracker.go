@@ -1,9 +1,3 @@
-// Package quorum counts: given what the members of a replica set acknowledged, it
-// says what is committed. It is pure: no clock, no I/O, no goroutine, no lock; the
-// session of an owner holds one Tracker under its own lock.
-//
-// It refuses to know who the members are beyond their index in the set, and how
-// acknowledgements travel.
 package quorum
 
 import (
@@ -12,9 +6,6 @@ import (
 
 	"github.com/facetd/facetd/facet"
 )
-
-// MaxMembers is the largest replica set.
-const MaxMembers = 5
 
 // Majority is the number of members of a set of n that make a majority.
 func Majority(n int) int { return n/2 + 1 }
@@ -66,3 +57,11 @@ func (t *Tracker) Ack(member int, seq facet.Seq) facet.Seq {
 
 // Committed is the commit index, zero before the barrier is committed.
 func (t *Tracker) Committed() facet.Seq { return t.committed }
+
+// withdraw forgets what a member acknowledged: its copy turned out not to hold it
+// any more. What is committed stays so (I4).
+func (t *Tracker) withdraw(member int) {
+	if member >= 0 && member < t.n {
+		t.acked[member] = 0
+	}
+}

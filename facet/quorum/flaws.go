@@ -1,0 +1,50 @@
+package quorum
+
+import "github.com/facetd/facetd/facet"
+
+// flaw switches rules off, for the tests that prove that the simulation notices.
+// The names are those of the model's flags where there is one. Nothing outside
+// tests sets one.
+type flaw uint32
+
+const (
+	flawEarlyShip   flaw = 1 << iota // ship the best log so far before a majority promised
+	flawLongestOnly                  // adopt the longest log whatever its epoch
+	flawNewSet                       // take the promises of the next set
+	flawNoAct                        // serve before placement activated the epoch
+	flawSelfBypass                   // count the own copy without asking it
+	flawAmnesia                      // count members by node, not by store
+	flawRotTrust                     // believe a store that may have lost its tail
+	flawEarlyHint                    // send commit hints before the session is active
+	flawNoGate                       // answer reads of what is not committed
+	flawQReadEarly                   // take a check round that began before the snapshot
+	flawNoLeaseWait                  // activate without waiting for the old lease
+	flawNodeLease                    // renewals of a node cover what was taken from it
+	flawFromReceipt                  // count the lease from the receipt of the grant
+	flawNoMargin                     // no margin for clocks that drift
+	flawNoNewWait                    // a new placement leader trusts that there are no grants
+	flawEarlyVerify                  // grant what came in after the round began
+	flawReplyFirst                   // reply before the round is over and recorded
+	flawNoTermIndex                  // a new placement leader forgets the revocations before its term
+)
+
+// earlyShip is rule R17 broken: members are caught up with the best log seen so
+// far. Only the own log can be shipped, since nothing was fetched.
+func (s *Session) earlyShip(dst []Action) []Action {
+	me := &s.slots[s.self].promise
+	for i := range s.n {
+		p := &s.slots[i]
+		if p.promised && p.role&roleNext != 0 && me.Last.Compare(p.promise.Last) > 0 && p.retryAt != Never {
+			p.retryAt = Never
+			dst = append(dst, Action{Kind: ActShip, Slot: i, Seq: min(p.promise.Known, me.Last.Seq-1) + 1, To: me.Last.Seq})
+		}
+	}
+	return dst
+}
+
+func (s *Session) better(a, b facet.Position) bool {
+	if s.flaws&flawLongestOnly != 0 {
+		return a.Seq > b.Seq
+	}
+	return a.Compare(b) > 0
+}

@@ -1,0 +1,301 @@
+package quorum
+
+import (
+	"github.com/facetd/facetd/facet"
+)
+
+// Promised takes in the answer to PREPARE.
+func (s *Session) Promised(from From, p Promise) {
+	m := s.slot(from)
+	if m == nil || p.Epoch != s.epoch || s.state != Recovering {
+		return
+	}
+	if m.promised {
+		// The same answer again (R6); only bad news about the copy is news.
+		m.promise.Health = max(m.promise.Health, p.Health)
+		return
+	}
+	m.promised, m.promise, m.waiting, m.retryAt = true, p, false, 0
+}
+
+// recover asks for promises and chooses a log.
+func (s *Session) recover(now Instant, dst []Action) []Action {
+	for i := range s.n {
+		m := &s.slots[i]
+		// R16: PREPARE goes to the next set too; choose does not count the answer.
+		if m.role&(roleActive|roleNext) == 0 || m.promised || m.down || m.waiting && now < m.retryAt {
+			continue
+		}
+		m.waiting, m.retryAt = true, now.Add(askAgain)
+		dst = append(dst, Action{Kind: ActPrepare, Slot: i})
+	}
+	if s.flaws&flawEarlyShip != 0 && s.slots[s.self].promised {
+		dst = s.earlyShip(dst)
+	}
+	me := &s.slots[s.self]
+	if !me.promised {
+		return dst // the own copy must be fenced before anybody looks at it
+	}
+	best, ok := s.choose()
+	if !ok {
+		return dst
+	}
+	if me.promise.Health != Broken && me.promise.Last.Compare(best) == 0 {
+		// Equal positions are equal logs, even if the own promise does not count.
+		s.adopt(s.self, best)
+		return s.fence(now, dst)
+	}
+	if s.fetching >= 0 && s.fetch == best {
+		return dst
+	}
+	for i := range s.n {
+		m := &s.slots[i]
+		if !s.candidate(m) || m.down || m.promise.Last != best || now < m.fetchAt {
+			continue
+		}
+		s.fetching, s.fetch = i, best
+		return append(dst, Action{Kind: ActFetch, Slot: i, Position: best, Seq: s.common(best) + 1})
+	}
+	s.fetching = -1 // R19: wait for a holder, never adopt less
+	return dst
+}
+
+// common is how far the own copy is surely the same as the log that ends at best.
+func (s *Session) common(best facet.Position) facet.Seq {
+	me := &s.slots[s.self].promise
+	switch {
+	case me.Health == Broken:
+		return 0
+	case me.Last.Epoch == best.Epoch:
+		return min(me.Last.Seq, best.Seq)
+	}
+	return min(max(me.Known, me.Base), me.Last.Seq, best.Seq)
+}
+
+// counts reports whether a member's promise counts for the fencing quorum: those
+// of the active set, each store once (R16).
+func (s *Session) counts(m *member) bool {
+	want := roleActive
+	if s.flaws&flawNewSet != 0 {
+		want = roleNext
+	}
+	return m.promised && m.role&want != 0
+}
+
+// candidate reports whether a member's log may be adopted. That of an uncertain
+// store may: what is left of it is intact, and it beats a shorter one.
+func (s *Session) candidate(m *member) bool { return s.counts(m) && m.promise.Health != Broken }
+
+// choose finds the log to adopt, once the promises allow it.
+func (s *Session) choose() (best facet.Position, ok bool) {
+	n := s.activeN
+	if s.flaws&flawNewSet != 0 {
+		n = s.nextN
+	}
+	promised, sound := 0, 0
+	var floor facet.Seq         // known to be committed
+	var reported facet.Position // by anybody, sound or not
+	for i := range s.n {
+		m := &s.slots[i]
+		if !m.promised {
+			continue
+		}
+		floor = max(floor, m.promise.Known, m.promise.Base)
+		if !s.counts(m) {
+			continue
+		}
+		promised++
+		if m.promise.Health == Sound || m.promise.Health == Uncertain && s.flaws&flawRotTrust != 0 {
+			sound++
+		}
+		if m.promise.Last.Compare(reported) > 0 {
+			reported = m.promise.Last
+		}
+		if s.candidate(m) && (!ok || s.better(m.promise.Last, best)) {
+			best, ok = m.promise.Last, true
+		}
+	}
+	q := Majority(n)
+	switch {
+	case !ok || promised < q: // R16
+		return best, false
+	case sound >= n-q+1:
+		// R19: every majority has one of these, so what was acknowledged is in one
+		// of their logs; the tails of the others say nothing.
+	case promised < n || best.Compare(reported) < 0:
+		// R19: without enough sound answers all must answer, and nothing shorter
+		// than what was reported will do.
+		return best, false
+	}
+	if best.Seq < floor {
+		return best, false // somebody knows of more that is committed
+	}
+	return s.agreed(best, promised == n)
+}
+
+// agreed settles which content a position has, where stores differ: the copy that
+// most of them hold, once all have answered (R51).
+func (s *Session) agreed(best facet.Position, all bool) (facet.Position, bool) {
+	var votes [MaxSlots]int
+	first, tie, differ := -1, false, false
+	for i := range s.n {
+		m := &s.slots[i]
+		if !s.candidate(m) || m.promise.Last.Compare(best) != 0 {
+			continue
+		}
+		for j := range s.n {
+			if o := &s.slots[j]; s.candidate(o) && o.promise.Last == m.promise.Last {
+				votes[i]++
+			}
+		}
+		switch {
+		case first < 0:
+			first = i
+		case m.promise.Last.Sum == s.slots[first].promise.Last.Sum:
+		default:
+			differ = true
+			tie = votes[i] == votes[first]
+			if votes[i] > votes[first] {
+				first = i
+			}
+		}
+	}
+	if differ && (tie || !all) {
+		return best, false
+	}
+	best = s.slots[first].promise.Last
+	for i := range s.n {
+		if m := &s.slots[i]; differ && s.candidate(m) && m.promise.Last.Compare(best) == 0 && m.promise.Last != best {
+			m.promise.Health = Broken // to be replaced by a snapshot
+		}
+	}
+	return best, true
+}
+
+// Fetched says that the log asked for is here, whole and verified (R19).
+func (s *Session) Fetched(slot int, log facet.Position) {
+	if s.state != Recovering || slot < 0 || slot != s.fetching || log != s.fetch {
+		return // another one has been chosen since
+	}
+	s.adopt(slot, log)
+}
+
+// FetchFailed says that slot could not give the log asked for. Another holder is
+// asked, or the same one again later; less is never adopted (R19).
+func (s *Session) FetchFailed(slot int, now Instant) {
+	if s.state != Recovering || slot < 0 || slot != s.fetching {
+		return
+	}
+	s.slots[slot].fetchAt = now.Add(askAgain)
+	s.fetching = -1
+}
+
+// adopt freezes the log (R18).
+func (s *Session) adopt(holder int, log facet.Position) {
+	s.state, s.adopted, s.holder, s.last = Fencing, log, holder, log.Seq
+	s.fetching = -1
+	s.tell |= tellAdopt
+	for i := range s.n {
+		if m := &s.slots[i]; m.promised {
+			s.settled = max(s.settled, m.promise.Known, m.promise.Base)
+		}
+	}
+}
+
+// fence replicates the frozen log and asks for activation.
+func (s *Session) fence(now Instant, dst []Action) []Action {
+	if s.tell&tellAdopt != 0 {
+		s.tell &^= tellAdopt
+		dst = append(dst, Action{Kind: ActAdopt, Slot: s.holder, Position: s.adopted})
+	}
+	if s.barrier == 0 || s.committed < s.barrier {
+		return dst
+	}
+	// R20: a majority of the next set has the barrier.
+	if now >= s.activateAt {
+		s.activateAt = now.Add(askAgain)
+		dst = append(dst, Action{Kind: ActActivate})
+	}
+	if s.flaws&flawNoAct != 0 {
+		s.serve()
+	}
+	return dst
+}
+
+// Barrier says that the frozen log is in place: its entries from first on can be
+// shipped, those below need a snapshot; and the barrier, of size bytes, has been
+// made behind it, at seq.
+func (s *Session) Barrier(now Instant, first, seq facet.Seq, size int) error {
+	switch {
+	case s.state == Dead:
+		return ErrDead
+	case s.state != Fencing || s.barrier != 0:
+		return ErrState
+	case seq != s.adopted.Seq+1 || first == 0 || first > seq || first-1 > s.settled:
+		return ErrSeq // I5: nothing but what is committed leaves the log for the file
+	}
+	return s.begin(now, first, seq, size)
+}
+
+func (s *Session) begin(now Instant, first, seq facet.Seq, size int) error {
+	t, err := NewTracker(s.nextN, seq)
+	if err != nil {
+		return err
+	}
+	s.tracker, s.first, s.barrier, s.last, s.movedAt = t, first, seq, seq, now
+	s.window.push(size)
+	for i := range s.n {
+		s.start(&s.slots[i])
+	}
+	s.bypass()
+	return nil
+}
+
+// start decides how to ship to a member at first, by what its promise said.
+func (s *Session) start(m *member) {
+	m.waiting, m.retryAt, m.acked, m.match = false, 0, 0, 0
+	last := m.promise.Last
+	switch {
+	case m.promised && m.promise.Health == Broken:
+		m.progress, m.next = filling, 1
+	case m.promised && s.meets(last):
+		s.stream(m, last.Seq+1)
+	case m.promised:
+		s.probe(m, min(last.Seq, s.adopted.Seq)+1)
+	default:
+		s.probe(m, s.barrier)
+	}
+}
+
+// meets reports whether a log that ends at last is surely a beginning of ours.
+func (s *Session) meets(last facet.Position) bool {
+	return last.Seq == 0 || last.Epoch == s.epoch && last.Seq <= s.last ||
+		last.Epoch == s.adopted.Epoch && last.Seq <= s.adopted.Seq
+}
+
+// Resume begins a session that was active before in this process life and epoch,
+// and was closed with everything committed: its log ends at last, its entries from
+// first on can be shipped. The caller has seen that the row still says so.
+// Hibernation is no change of epoch (R2 binds it to the boot, not to the handle).
+func Resume(row Row, self StoreID, boot BootID, now Instant, first facet.Seq, last facet.Position) (*Session, error) {
+	s, err := NewSession(row, self, boot)
+	switch {
+	case err != nil:
+		return nil, err
+	case row.ActiveEpoch != row.Epoch || last.Epoch != row.Epoch || first == 0 || first > last.Seq+1:
+		return nil, ErrState
+	}
+	s.state, s.adopted, s.holder = Fencing, last, s.self
+	if s.tracker, err = NewTracker(s.nextN, last.Seq); err != nil {
+		return nil, err
+	}
+	s.first, s.barrier, s.last, s.movedAt = first, last.Seq, last.Seq, now
+	s.settled, s.committed, s.tracker.committed = last.Seq, last.Seq, last.Seq
+	for i := range s.n {
+		// Nobody's log can go further; whoever is behind says so.
+		s.stream(&s.slots[i], last.Seq+1)
+	}
+	s.serve()
+	s.opened = s.committed
+	return s, nil
+}
