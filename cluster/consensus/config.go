@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,11 +47,26 @@ type Config struct {
 	Dir    string
 	Memory *Memory
 	// Cluster is the id of the cluster this node must belong to. Zero takes
-	// what the directory says, or draws a new one when bootstrapping.
+	// what the directory says, draws a new one when bootstrapping, or takes that
+	// of the cluster it finds.
 	Cluster cluster.ID
 	// Bootstrap begins a cluster with this node as its only voter if the
 	// directory holds no state yet. With state it does nothing.
 	Bootstrap bool
+	// Expect, with a directory that holds no state, waits for that many nodes
+	// that expect as many, and begins a cluster with all of them as voters. With
+	// 0 the node waits until a member takes it in, and with Expect too if there
+	// is a cluster already. With state it does nothing.
+	Expect int
+	// Exchange sends a message to the node at an address and returns what
+	// Node.Answer gave there. Messages have at most MaxMessage bytes. Needed for
+	// everything but a single voter.
+	Exchange func(ctx context.Context, address string, message []byte) ([]byte, error)
+	// Forward brings commands to the leader, whose Accept is to be called, and
+	// returns its results. An error that does not wrap ErrNotLeader, ErrInvalid,
+	// ErrClosed or ErrNotSent means that nobody knows the outcome. Nil lets
+	// nodes that do not lead refuse proposals.
+	Forward func(ctx context.Context, leader cluster.NodeID, address string, commands [][]byte) ([][]byte, error)
 
 	StateMachine StateMachine
 
@@ -78,12 +94,28 @@ type Config struct {
 	// Stalled hears of it. Nil logs a warning.
 	Stalled func(after time.Duration)
 
+	// Heartbeat is the time without a word from the leader after which a voter
+	// doubts it. 400 ms when zero; 50 ms to 10 s. Shorter fails over sooner and
+	// mistakes a pause for a death more often.
+	Heartbeat time.Duration
+	// MaxVoters is how many voters a large cluster has, 3 or 5. 5 when zero.
+	MaxVoters int
+	// StableAfter is how long a member must have kept up before it becomes a
+	// voter. 5 s when zero.
+	StableAfter time.Duration
+	// GoneAfter is how long a member that does not vote must be silent, and
+	// given up by the View, before it is removed. 10 min when zero.
+	GoneAfter time.Duration
+
 	// SnapshotBytes of log cause a snapshot: 4 MiB when zero.
 	SnapshotBytes int64
 	// Trailing is how many entries stay in the log behind a snapshot: 256 when
 	// zero.
 	Trailing uint64
 }
+
+// alone is true for a node that needs nobody to know its cluster.
+func (c *Config) alone() bool { return c.Bootstrap || c.Exchange == nil }
 
 func (c *Config) validate() error {
 	if _, err := cluster.ParseNodeID(string(c.ID)); err != nil {
@@ -98,6 +130,33 @@ func (c *Config) validate() error {
 		return errors.New("both a directory and memory to keep the log in")
 	case c.SnapshotBytes < 0:
 		return fmt.Errorf("%d bytes of log between snapshots", c.SnapshotBytes)
+	case c.Expect < 0 || c.Expect > MaxExpect:
+		return fmt.Errorf("%d nodes are expected to begin with, limit %d", c.Expect, MaxExpect)
+	case c.Bootstrap && c.Expect > 1:
+		return errors.New("told to begin alone and to wait for others")
+	case c.Expect > 1 && (c.Exchange == nil || c.Stream == nil):
+		return errors.New("told to wait for others and given no way to reach them")
+	}
+	if c.Expect == 1 {
+		c.Bootstrap = true
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = defaultHeartbeat
+	}
+	if c.Heartbeat < minHeartbeat || c.Heartbeat > maxHeartbeat {
+		return fmt.Errorf("heartbeat timeout %v is not between %v and %v", c.Heartbeat, minHeartbeat, maxHeartbeat)
+	}
+	if c.MaxVoters == 0 {
+		c.MaxVoters = maxVoters
+	}
+	if c.MaxVoters != 3 && c.MaxVoters != 5 {
+		return fmt.Errorf("%d voters at most: want 3 or 5", c.MaxVoters)
+	}
+	if c.StableAfter == 0 {
+		c.StableAfter = defaultStableAfter
+	}
+	if c.GoneAfter == 0 {
+		c.GoneAfter = defaultGoneAfter
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

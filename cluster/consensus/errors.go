@@ -14,6 +14,11 @@ var (
 	ErrNotLeader = errors.New("not the placement leader")
 	// ErrClosed says that the node was closed.
 	ErrClosed = errors.New("consensus is closed")
+	// ErrNotSent says that commands never left this node. Config.Forward wraps
+	// it when it knows.
+	ErrNotSent = errors.New("not sent")
+	// ErrBusy says that another change of the membership is under way.
+	ErrBusy = errors.New("another membership change is under way")
 )
 
 // Nothing was done and the same will not do.
@@ -23,6 +28,14 @@ var (
 	// ErrOtherCluster says that the directory belongs to another cluster or to
 	// another node.
 	ErrOtherCluster = errors.New("directory belongs to another cluster or node")
+	// ErrNoMember says that no such node is a member.
+	ErrNoMember = errors.New("no such member")
+	// ErrQuorum says that a change would leave the cluster without a majority
+	// that works.
+	ErrQuorum = errors.New("too few voters would be left")
+	// ErrLeftBehind says that this node's cluster was recovered by force without
+	// it. Its directory has to be set aside and the node joined anew.
+	ErrLeftBehind = errors.New("left behind by a forced recovery of the cluster")
 	// ErrNeedsStream says that there are other voters and no way to reach them.
 	ErrNeedsStream = errors.New("cluster has other voters and no peer stream was given")
 )
@@ -52,3 +65,49 @@ func (e *NotLeaderError) Error() string {
 
 // Is makes errors.Is find ErrNotLeader.
 func (e *NotLeaderError) Is(target error) bool { return target == ErrNotLeader }
+
+// Code is an error of a proposal on the wire. The list is closed and
+// append-only.
+type Code uint8
+
+const (
+	CodeOK        Code = 0
+	CodeUnknown   Code = 1 // ErrUnknownOutcome, and whatever has no code
+	CodeNotLeader Code = 2
+	CodeInvalid   Code = 3
+	CodeClosed    Code = 4
+)
+
+// CodeOf is what to send for an error of Accept, with its text.
+func CodeOf(err error) Code {
+	switch {
+	case err == nil:
+		return CodeOK
+	case errors.Is(err, ErrUnknownOutcome):
+		return CodeUnknown
+	case errors.Is(err, ErrNotLeader):
+		return CodeNotLeader
+	case errors.Is(err, ErrInvalid):
+		return CodeInvalid
+	case errors.Is(err, ErrClosed):
+		return CodeClosed
+	}
+	return CodeUnknown
+}
+
+// Err is the error Config.Forward returns for a code and its text. A code that
+// is not known is of unknown outcome.
+func (c Code) Err(text string) error {
+	is := ErrUnknownOutcome
+	switch c {
+	case CodeOK:
+		return nil
+	case CodeNotLeader:
+		is = ErrNotLeader
+	case CodeInvalid:
+		is = ErrInvalid
+	case CodeClosed:
+		is = ErrClosed
+	}
+	return fmt.Errorf("%w: %.200s", is, text)
+}

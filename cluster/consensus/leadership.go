@@ -12,19 +12,50 @@ import (
 // its own barrier is applied: until then its table may lack what the leader
 // before it decided.
 func (n *Node) leadershipLoop() {
+	heard := make(chan raft.Observation, 1) // one is enough: it only says "look"
+	observer := raft.NewObserver(heard, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	n.raft.RegisterObserver(observer)
+	defer n.raft.DeregisterObserver(observer)
 	for {
 		select {
 		case elected := <-n.raft.LeaderCh():
-			n.leading.Store(false)
-			term := n.raft.CurrentTerm()
-			elected = elected && n.barrier()
-			n.leading.Store(elected)
-			n.setLeadership(Leadership{Leading: elected, Term: term})
+			n.elected(elected)
+		case <-n.resume:
+			if now, _ := n.Leadership(); !now.Leading && n.raft.State() == raft.Leader {
+				n.elected(true)
+			}
+		case <-heard:
+			n.reroute()
 		case <-n.closing:
 			n.leading.Store(false)
 			return
 		}
 	}
+}
+
+// elected follows one change.
+func (n *Node) elected(yes bool) {
+	n.leading.Store(false)
+	n.reroute()
+	l := Leadership{Term: n.raft.CurrentTerm()}
+	if yes && n.barrier() {
+		// The barrier may have been that of a later term, if leadership went and
+		// came meanwhile; then its own news follows.
+		now := n.raft.CurrentTerm()
+		l = Leadership{Leading: now == l.Term, Term: now}
+		if l.Leading {
+			l.Since = time.Now()
+		}
+	}
+	if n.peers != nil {
+		n.peers.muted.Store(false)
+	}
+	n.leading.Store(l.Leading)
+	n.setLeadership(l)
+	n.reroute()
 }
 
 // barrier is true once everything decided before this term is applied here, and
@@ -37,7 +68,7 @@ func (n *Node) barrier() bool {
 		}
 		// A transfer takes an election timeout at most, and may fail.
 		select {
-		case <-time.After(commitTimeout):
+		case <-time.After(transferPause):
 		case <-n.closing:
 			return false
 		}

@@ -41,14 +41,100 @@ const (
 	// defaultStall is the time one entry may take before the watchdog speaks.
 	defaultStall = 2 * time.Second
 
-	// peerTimeout is the deadline of I/O with another voter: a peer that
-	// vanished without a word must not hold anybody up for longer.
-	peerTimeout = 10 * time.Second
+	// peerTimeout is the deadline of I/O with another member: a peer that
+	// vanished without a word must not hold anybody up for longer. A snapshot
+	// gets as much for each 256 KiB.
+	peerTimeout = 5 * time.Second
 	peerPool    = 3
 
-	// Raft's own clocks.
-	heartbeatTimeout = 1000 * time.Millisecond
-	electionTimeout  = 1000 * time.Millisecond
-	leaseTimeout     = 500 * time.Millisecond
-	commitTimeout    = 50 * time.Millisecond
+	// staleConn is how soon a call must have failed for its connection to be
+	// of a process that is gone.
+	staleConn = 100 * time.Millisecond
+
+	// Raft's own clocks. A follower stands for election between one and two
+	// heartbeat timeouts after it last looked, and looks as often: 400 ms find
+	// a dead leader in 400 to 1,200 ms, 600 as a rule, and outlast the pauses of a busy
+	// machine. The first vote is only asked for (pre-vote), so one node's pause
+	// disturbs nobody.
+	defaultHeartbeat = 400 * time.Millisecond
+	minHeartbeat     = 50 * time.Millisecond
+	maxHeartbeat     = 10 * time.Second
+
+	// commitTimeout is how long followers may not know of a commit when nothing
+	// follows it and the nudge was lost. Each follower of an idle leader gets a
+	// message that often, so it is long.
+	commitTimeout = 500 * time.Millisecond
+
+	// nudgeAll and nudgeEach delay the news of a commit for all followers, so
+	// that a stream of single commits costs each at most 200 messages a second,
+	// and the leader of a large cluster 1,000.
+	nudgeAll  = 5 * time.Millisecond
+	nudgeEach = time.Millisecond
+
+	// transferPause is how long a new leader waits to try its barrier again
+	// while its leadership is being transferred.
+	transferPause = 50 * time.Millisecond
+
+	// retryPause is how soon proposals that were turned away are tried again
+	// when nothing is heard of a new leader.
+	retryPause = 20 * time.Millisecond
+
+	// forwardsInFlight bounds the batches on their way to the leader: enough to
+	// keep its queue filled, few enough for batches to grow under load.
+	forwardsInFlight = 4
+
+	// forwardTimeout is how long a forwarded batch may take. It is longer than
+	// an election, which the leader might wait for with it.
+	forwardTimeout = 5 * time.Second
+
+	// asideFor is how long a stalled leader keeps quiet: several elections.
+	asideFor = 5 * time.Second
+
+	// A snapshot is put off while a follower receives the last one, or what was
+	// logged since, until the log has grown to holdFactor times the size that
+	// causes a snapshot, or the follower was silent for installPatience.
+	// Otherwise a follower that is slower than snapshots are made gets one
+	// after the other and never arrives. installSlack entries count as arrived.
+	holdFactor      = 8
+	installPatience = 30 * time.Second
+	installSlack    = 64
+	holdPause       = time.Second
+
+	// askTimeout is how long a node may take to say who it is, asksAtOnce how
+	// many are asked at a time.
+	askTimeout = 2 * time.Second
+	asksAtOnce = 8
+
+	// foundPause is how often a node that belongs to no cluster asks around, and
+	// sayAgain how often it says why it still does.
+	foundPause = 250 * time.Millisecond
+	sayAgain   = time.Minute
+
+	// maxVoters of a large cluster: five survive the loss of two, and more make
+	// every commit slower.
+	maxVoters = 5
+
+	// defaultStableAfter and defaultGoneAfter: see Config.
+	defaultStableAfter = 5 * time.Second
+	defaultGoneAfter   = 10 * time.Minute
+
+	// replaceAfter is how long a voter may be silent before another takes its
+	// place: longer than a restart.
+	replaceAfter = 30 * time.Second
+
+	// maxAside bounds the logs set aside beside a directory: nobody repeats that
+	// more often by intention.
+	maxAside = 100
+
+	// reconcileEvery is how often a leader looks at the membership without a
+	// reason. It sends nothing as long as all is well.
+	reconcileEvery = time.Second
+
+	// changeTimeout is how long Raft may take to take a membership change up:
+	// it waits for the one before.
+	changeTimeout = 5 * time.Second
+
+	// maxLag is how many entries behind a member may be and still be said to
+	// keep up.
+	maxLag = 512
 )

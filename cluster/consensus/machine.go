@@ -21,6 +21,8 @@ type machine struct {
 	pending atomic.Int64  // log bytes since the last snapshot was begun
 	limit   atomic.Int64  // pending that causes the next one
 	due     chan struct{} // wakes the snapshot goroutine
+
+	applying stopwatch
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -50,7 +52,9 @@ func (m *machine) Apply(l *raft.Log) any {
 		commands, err := decodeEntry(l.Data)
 		var results [][]byte
 		if err == nil {
+			m.applying.start()
 			results, err = m.sm.Apply(l.Index, commands)
+			m.applying.stop()
 		}
 		if err == nil && len(results) != len(commands) {
 			err = fmt.Errorf("state machine gave %d results for %d commands", len(results), len(commands))
@@ -116,7 +120,14 @@ func (m *machine) Restore(from io.ReadCloser) error {
 	if err := m.failure(); err != nil {
 		return err
 	}
-	return m.sm.Restore(from)
+	if err := m.sm.Restore(from); err != nil {
+		return err
+	}
+	m.pending.Store(0)
+	if sm, ok := m.sm.(interface{ Applied() uint64 }); ok {
+		m.moveTo(sm.Applied())
+	}
+	return nil
 }
 
 type frozen struct {

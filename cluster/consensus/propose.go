@@ -5,28 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/facetd/facetd/cluster"
 )
 
-// proposal is one caller's command on its way. A proposal without a command is
-// a barrier.
+// proposal is one caller's commands on their way: one of Propose, several of
+// Accept and ProposeAs, none for a barrier. They are applied together or not at
+// all.
 type proposal struct {
-	command []byte
-	state   atomic.Uint32
-	done    chan reply // gets exactly one reply if the proposal was taken
+	commands [][]byte
+	one      [1][]byte      // backs commands of a single one
+	size     int            // of the commands within an entry
+	local    bool           // not to be forwarded: it is this leader that is asked
+	alone    bool           // goes out without company: in company it was refused
+	from     cluster.NodeID // the node that forwarded it
+	state    atomic.Uint32
+	done     chan reply // gets exactly one reply if the proposal was taken
 }
 
+// A proposal goes from waiting to taken, and back if it turns out that nothing
+// was done with it. Its caller may abandon it while it waits, and only then.
 const (
 	waiting   = 0 // in the queue; nothing has happened
-	taken     = 1 // by the batching goroutine
+	taken     = 1 // by the dispatching goroutine
 	abandoned = 2 // by its caller, before it was taken
 )
 
+func (p *proposal) take() bool { return p.state.CompareAndSwap(waiting, taken) }
+
 type reply struct {
-	result []byte
-	err    error
+	results [][]byte
+	err     error
 }
 
 // Propose brings a command into the log and returns the state machine's result
@@ -34,26 +45,106 @@ type reply struct {
 // change it. Commands of one caller that waits for each result are applied in
 // its order.
 //
+// With Config.Forward any node takes proposals: while another leads they go
+// there, and while nobody does they wait, as long as ctx allows. The result is
+// then the leader's; this node may apply the command a little later. Without
+// it a node that does not lead refuses.
+//
 // The error is ErrNotLeader, ErrInvalid, ErrClosed or the context's (nothing
 // was done), ErrUnknownOutcome or ErrFailed.
 func (n *Node) Propose(ctx context.Context, command []byte) ([]byte, error) {
+	if err := n.check(command); err != nil {
+		return nil, err
+	}
+	p := n.proposal()
+	p.one[0] = command
+	p.commands = p.one[:]
+	p.size = 4 + len(command)
+	results, err := n.send(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+func (n *Node) check(command []byte) error {
 	if len(command) == 0 || len(command) > MaxCommandLen {
-		return nil, fmt.Errorf("propose: %w: %d bytes, limit %d", ErrInvalid, len(command), MaxCommandLen)
+		return fmt.Errorf("propose: %w: %d bytes, limit %d", ErrInvalid, len(command), MaxCommandLen)
 	}
 	if err := n.cfg.StateMachine.Check(command); err != nil {
-		return nil, fmt.Errorf("propose: %w: %w", ErrInvalid, err)
+		return fmt.Errorf("propose: %w: %w", ErrInvalid, err)
 	}
-	return n.send(ctx, command)
+	return nil
+}
+
+// Accept is the leader's end of Config.Forward: it brings commands another node
+// forwarded into the log as one, and returns their results. It keeps commands
+// until the outcome is decided. A node that does not lead refuses: what was
+// forwarded once is not forwarded again.
+func (n *Node) Accept(ctx context.Context, from cluster.NodeID, commands [][]byte) ([][]byte, error) {
+	return n.together(ctx, from, commands)
+}
+
+// ProposeAs brings commands into the log as one entry if this node leads in the
+// given term, and returns their results if it led in that term until they were
+// committed. A lease is granted on such a result (rule R36): what a deposed
+// leader believes of itself does not count. When leadership went meanwhile the
+// error is ErrUnknownOutcome.
+func (n *Node) ProposeAs(ctx context.Context, term uint64, commands ...[]byte) ([][]byte, error) {
+	if !n.leads(term) {
+		return nil, n.notLeader()
+	}
+	results, err := n.together(ctx, "", commands)
+	if err == nil && !n.leads(term) {
+		return nil, fmt.Errorf("propose in term %d: %w: leadership went meanwhile", term, ErrUnknownOutcome)
+	}
+	return results, err
+}
+
+// leads is true if every entry this node committed just now was committed in
+// the term: it leads in it, and no later one has begun.
+func (n *Node) leads(term uint64) bool {
+	now, _ := n.Leadership()
+	return now.Leading && now.Term == term && n.raft.CurrentTerm() == term
+}
+
+func (n *Node) together(ctx context.Context, from cluster.NodeID, commands [][]byte) ([][]byte, error) {
+	if len(commands) == 0 || len(commands) > MaxBatch {
+		return nil, fmt.Errorf("propose: %w: %d commands, limit %d", ErrInvalid, len(commands), MaxBatch)
+	}
+	size := 0
+	for _, c := range commands {
+		if err := n.check(c); err != nil {
+			return nil, err
+		}
+		if size += 4 + len(c); size > MaxEntryBytes {
+			return nil, fmt.Errorf("propose: %w: %d commands of more than %d bytes", ErrInvalid, len(commands), MaxEntryBytes)
+		}
+	}
+	p := n.proposal()
+	p.commands, p.size, p.local, p.from = commands, size, true, from
+	return n.send(ctx, p)
 }
 
 // Barrier waits until everything that was committed before it is applied on
 // this node, which must lead.
 func (n *Node) Barrier(ctx context.Context) error {
-	_, err := n.send(ctx, nil)
+	p := n.proposal()
+	p.local = true
+	_, err := n.send(ctx, p)
 	return err
 }
 
-func (n *Node) send(ctx context.Context, command []byte) ([]byte, error) {
+func (n *Node) proposal() *proposal {
+	p, ok := n.proposals.Get().(*proposal)
+	if !ok {
+		p = &proposal{done: make(chan reply, 1)}
+	}
+	p.state.Store(waiting)
+	return p
+}
+
+func (n *Node) send(ctx context.Context, p *proposal) ([][]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -62,15 +153,9 @@ func (n *Node) send(ctx context.Context, command []byte) ([]byte, error) {
 		return nil, ErrClosed
 	default:
 	}
-	if !n.leading.Load() {
+	if (p.local || n.cfg.Forward == nil) && !n.leading.Load() {
 		return nil, n.notLeader()
 	}
-	p, ok := n.proposals.Get().(*proposal)
-	if !ok {
-		p = &proposal{done: make(chan reply, 1)}
-	}
-	p.command = command
-	p.state.Store(waiting)
 	select {
 	case n.queue <- p:
 	case <-ctx.Done():
@@ -85,6 +170,11 @@ func (n *Node) send(ctx context.Context, command []byte) ([]byte, error) {
 		if p.state.CompareAndSwap(waiting, abandoned) {
 			return nil, ctx.Err()
 		}
+		select {
+		case r := <-p.done:
+			return n.finish(p, r)
+		default:
+		}
 		return nil, fmt.Errorf("propose: %w: %w", ErrUnknownOutcome, ctx.Err())
 	case <-n.stopped:
 		if p.state.CompareAndSwap(waiting, abandoned) {
@@ -95,76 +185,16 @@ func (n *Node) send(ctx context.Context, command []byte) ([]byte, error) {
 }
 
 // finish gives the proposal back for re-use: both sides are through with it.
-func (n *Node) finish(p *proposal, r reply) ([]byte, error) {
-	p.command = nil
+func (n *Node) finish(p *proposal, r reply) ([][]byte, error) {
+	*p = proposal{done: p.done}
 	n.proposals.Put(p)
-	return r.result, r.err
+	return r.results, r.err
 }
 
-// batchLoop turns proposals into entries. While one entry is on its way to a
-// majority's disks the next gathers in the queue, so the batch grows with the
-// load and an idle node adds no delay.
-func (n *Node) batchLoop() {
-	defer close(n.stopped)
-	var (
-		batch    []*proposal
-		commands [][]byte
-		carry    *proposal // did not fit into the last entry
-	)
-	for {
-		batch, commands = batch[:0], commands[:0]
-		size := 0
-		add := func(p *proposal) bool {
-			if cost := 4 + len(p.command); size+cost > MaxEntryBytes {
-				carry = p
-				return false
-			} else if p.command != nil {
-				size += cost
-				commands = append(commands, p.command)
-			}
-			batch = append(batch, p)
-			return len(batch) < MaxBatch
-		}
-		if p := carry; p != nil {
-			carry = nil
-			add(p)
-		} else {
-			select {
-			case p := <-n.queue:
-				if !p.take() {
-					continue
-				}
-				add(p)
-			case <-n.closing:
-				return
-			}
-		}
-	gather:
-		for {
-			select {
-			case p := <-n.queue:
-				if p.take() && !add(p) {
-					break gather
-				}
-			default:
-				break gather
-			}
-		}
-		n.commit(batch, commands)
-		clear(batch)
-		clear(commands)
-	}
-}
-
-func (p *proposal) take() bool { return p.state.CompareAndSwap(waiting, taken) }
-
-// commit brings one batch through Raft and tells every caller.
-func (n *Node) commit(batch []*proposal, commands [][]byte) {
-	if n.cfg.StallAfter > 0 {
-		after := n.cfg.StallAfter
-		watchdog := time.AfterFunc(after, func() { n.cfg.Stalled(after) })
-		defer watchdog.Stop()
-	}
+// commit brings one batch through Raft. It tells every caller, unless nothing
+// was done and another node may be asked: those it returns, waiting again.
+func (n *Node) commit(batch []*proposal, commands [][]byte) (back []*proposal) {
+	watch := n.watchEntry()
 	var results [][]byte
 	var err error
 	if len(commands) == 0 {
@@ -182,16 +212,37 @@ func (n *Node) commit(batch []*proposal, commands [][]byte) {
 		n.batches.Add(1)
 		n.taken.Add(uint64(len(commands)))
 	}
+	watch.stop()
 	if err != nil {
 		err = n.outcome(err)
+	} else if n.peers != nil && len(n.queue) == 0 {
+		// Nothing follows that would carry the commit index.
+		n.peers.tell(batch[len(batch)-1].from)
 	}
+	return n.answer(batch, results, err)
+}
+
+// answer tells the callers of a batch what became of it.
+func (n *Node) answer(batch []*proposal, results [][]byte, err error) (back []*proposal) {
+	elsewhere := n.cfg.Forward != nil && nothingDone(err)
 	for _, p := range batch {
+		if elsewhere && !p.local {
+			p.state.Store(waiting)
+			back = append(back, p)
+			continue
+		}
 		r := reply{err: err}
-		if err == nil && p.command != nil {
-			r.result, results = results[0], results[1:]
+		if k := len(p.commands); err == nil && k > 0 {
+			r.results, results = results[:k:k], results[k:]
 		}
 		p.done <- r
 	}
+	return back
+}
+
+// nothingDone is true for errors after which the same may be tried elsewhere.
+func nothingDone(err error) bool {
+	return errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNotSent)
 }
 
 // outcome says what an error of Raft means for a command: refused before it
