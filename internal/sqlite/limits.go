@@ -32,7 +32,7 @@ const (
 
 	// slabBytes is the unit in which page slots are taken from the system;
 	// maxSlotPools bounds the distinct slot sizes (one per page size used).
-	slabBytes    = 1<<20 - 256
+	slabBytes    = 1 << 20
 	maxSlotPools = 64
 
 	// maxIdleThreads bounds thread contexts kept for reuse; each holds the

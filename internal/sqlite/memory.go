@@ -106,6 +106,9 @@ func header(p uintptr) *[2]uint32 { return at[[2]uint32](p - headerBytes) }
 
 func word(p uintptr) *uintptr { return at[uintptr](p) }
 
+// chunks are what the arenas of all connections are made of.
+var chunks = slotPool{stride: arenaChunk}
+
 // small allocates a slot of class c, or 0 when the arena may not grow.
 func (a *account) small(c int) uintptr {
 	if p := a.free[c]; p != 0 {
@@ -127,7 +130,7 @@ func (a *account) grow() bool {
 	if a.arena+arenaChunk > arenaMax {
 		return false
 	}
-	p := libc.Xmalloc(nil, arenaChunk)
+	p := chunks.get()
 	if p == 0 {
 		return false
 	}
@@ -140,7 +143,7 @@ func (a *account) grow() bool {
 	*word(p) = a.chunks
 	a.chunks = p
 	a.arena += arenaChunk
-	a.cur, a.end = p+16, p+arenaChunk
+	a.cur, a.end = p+16, p+arenaChunk-slotTail
 	return true
 }
 
@@ -148,7 +151,7 @@ func (a *account) grow() bool {
 func (a *account) drop() {
 	for p := a.chunks; p != 0; {
 		next := *word(p)
-		libc.Xfree(nil, p)
+		chunks.put(p)
 		p = next
 	}
 	a.chunks, a.cur, a.end, a.arena = 0, 0, 0, 0

@@ -1,9 +1,11 @@
 package sqlite
 
 import (
+	"fmt"
 	"sync"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -353,6 +355,23 @@ type slotPool struct {
 	partial uintptr // *slab with a free slot, doubly linked
 }
 
+// Slabs come from the system and go back to it. libc's allocator would keep the
+// mapping of whatever was ever in use, with one resident page for each 64 KiB.
+
+func mapSlab() uintptr {
+	p, err := unix.MmapPtr(-1, 0, nil, slabBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return 0
+	}
+	return uintptr(p)
+}
+
+func unmapSlab(s uintptr) {
+	if err := unix.MunmapPtr(*(*unsafe.Pointer)(unsafe.Pointer(&s)), slabBytes); err != nil {
+		panic(fmt.Sprintf("sqlite: unmap slab: %v", err)) // Invariant: s came from mapSlab
+	}
+}
+
 // slab is the head of a block of slots.
 type slab struct {
 	next, prev uintptr
@@ -421,7 +440,7 @@ func (p *slotPool) get() (base uintptr) {
 	defer p.mu.Unlock()
 	s := p.partial
 	if s == 0 {
-		if s = libc.Xmalloc(nil, slabBytes); s == 0 {
+		if s = mapSlab(); s == 0 {
 			return 0
 		}
 		globalPages.Add(slabBytes)
@@ -459,6 +478,6 @@ func (p *slotPool) put(base uintptr) {
 	if sl.used == 0 && (p.partial != s || sl.next != 0) {
 		p.unlink(s)
 		globalPages.Add(-slabBytes)
-		libc.Xfree(nil, s)
+		unmapSlab(s)
 	}
 }
