@@ -77,6 +77,7 @@ func (n *Node) giveBack(t trimming) trimming {
 	t.seen = closed
 	if quiet && closed-t.given >= trimAfter {
 		t.given = closed
+		n.owners.Trim()
 		debug.FreeOSMemory()
 	}
 	return t

@@ -37,5 +37,5 @@ const (
 
 	// maxIdleThreads bounds thread contexts kept for reuse; each holds the
 	// C stack of the deepest call it ran (typically tens of KiB).
-	maxIdleThreads = 64
+	maxIdleThreads = 16
 )

@@ -68,13 +68,20 @@ func (c *crew) rest(w *worker) bool {
 	return true
 }
 
-// close lets the idle goroutines go, and busy ones when they are done.
-func (c *crew) close() {
+// trim lets the idle goroutines go.
+func (c *crew) trim() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
 	for _, w := range c.idle {
 		close(w.desk)
 	}
 	c.idle = nil
+}
+
+// close lets all goroutines go, busy ones when they are done.
+func (c *crew) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.trim()
 }

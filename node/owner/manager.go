@@ -185,6 +185,9 @@ func (m *Manager) Stats() Stats {
 	return Stats{m.active.Load(), m.memory.Load(), m.created.Load(), m.opened.Load(), m.opened.Load() - m.active.Load()}
 }
 
+// Trim lets go of what is only kept to be fast under load.
+func (m *Manager) Trim() { m.crew.trim() }
+
 // Submit queues a call. See service.Service.
 func (m *Manager) Submit(call *service.Call) {
 	for {
