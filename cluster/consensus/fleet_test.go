@@ -535,8 +535,9 @@ func (f *fleet) check() {
 	}
 }
 
-// load proposes at all nodes that are up, until stop is called.
-func (f *fleet) load(callers int) (stop func()) {
+// load proposes at all nodes that are up, until stop is called. Each caller
+// waits so long between two.
+func (f *fleet) load(callers int, pace time.Duration) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range callers {
@@ -553,7 +554,7 @@ func (f *fleet) load(callers int) (stop func()) {
 				}
 				b := up[(i+k)%len(up)]
 				f.propose(b, fmt.Sprintf("%s-%d-%d", b.id, i, k), 5*time.Second)
-				t := time.NewTimer(10 * time.Millisecond)
+				t := time.NewTimer(pace)
 				<-t.C
 			}
 		})

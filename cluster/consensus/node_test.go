@@ -39,9 +39,13 @@ type ledger struct {
 	batches []int
 	index   uint64
 	fail    atomic.Bool
+	old     atomic.Bool // of a release that knows no "future" command
 }
 
 func (l *ledger) Check(c []byte) error {
+	if l.old.Load() && string(c) == "future" {
+		return errors.New("unknown command")
+	}
 	if bytes.HasPrefix(c, []byte("bad")) {
 		return errors.New("bad command")
 	}

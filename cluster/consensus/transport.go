@@ -113,6 +113,10 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 		p.last.Entries, p.last.PrevLogEntry, p.last.PrevLogTerm = nil, index, term
 	}
 	p.told = max(p.told, min(args.LeaderCommitIndex, index))
+	if p.nudgeDue && !p.nudging {
+		p.nudgeDue = false
+		t.nudge(id, p)
+	}
 	if p.install && p.match+installSlack >= t.committed() {
 		p.install = false
 	}
@@ -215,7 +219,11 @@ func (t *transport) nudge(id raft.ServerID, p *peer) {
 		return
 	}
 	commit := t.committed()
-	if p.match == 0 || p.told >= min(commit, p.match) || time.Since(p.contact) > peerTimeout {
+	if p.match == 0 || p.told >= commit || time.Since(p.contact) > peerTimeout {
+		return
+	}
+	if p.match < commit {
+		p.nudgeDue = true // the entries are still under way: when they have arrived
 		return
 	}
 	select {
