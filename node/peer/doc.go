@@ -26,13 +26,13 @@
 //
 //	offset size
 //	  0     8   "FACETP\r\n"
-//	  8     1   kind: 1 peer stream, 2 Raft, 3 snapshot, 4 who are you
+//	  8     1   kind: 1 peer stream, 2 Raft, 3 snapshot, 4 question
 //	  9     1   verdict; zero from the dialler
 //	 10     1   lowest protocol version spoken
 //	 11     1   highest one
 //	 12     1   version chosen: the highest both speak; zero from the dialler
 //	 13     1   zero
-//	 14     2   length of what follows the answer; only for kind 4
+//	 14     2   length of what follows; only for kind 4
 //	 16    16   cluster id, zero for none
 //	 32    16   boot id
 //	 48    16   store id
@@ -44,10 +44,12 @@
 //
 // Verdicts: 0 welcome, 1 another cluster, 2 no version in common, 3 another node
 // than was wanted, 4 the certificate is not that node's, 5 kind not served, 6 too
-// many connections, 7 shutting down. After any but 0 the acceptor closes. Kind 4 is
-// welcome from any cluster and version; its answer is followed by the bytes about
-// the node and their CRC-32C, and the connection is over. After the greeting of
-// kind 2 the connection is Raft's; of kinds 1 and 3, frames follow.
+// many connections, 7 shutting down, 8 no answer. After any but 0 the acceptor
+// closes. Kind 4 is welcome from any cluster and version: the dialler's greeting
+// may be followed by a question of at most 16 KiB and its CRC-32C, the acceptor's
+// by the answer likewise (with verdict 8, by a text), and the connection is over.
+// After the greeting of kind 2 the connection is Raft's; of kinds 1 and 3, frames
+// follow.
 //
 // # Frames
 //

@@ -24,7 +24,8 @@ var (
 var (
 	// ErrTooLong: more items or bytes than a message may have.
 	ErrTooLong = errors.New("message is longer than the limit")
-	// ErrInvalid: an entry that no log may hold.
+	// ErrInvalid: an entry that no log may hold; also what the other side says of a
+	// command it cannot read.
 	ErrInvalid = errors.New("message is not valid")
 )
 
@@ -68,6 +69,8 @@ var (
 	ErrNoService    = errors.New("the other node does not serve that kind of connection")
 	ErrTooMany      = errors.New("the other node has too many connections")
 	ErrShutdown     = errors.New("the other node is shutting down")
+	// ErrNoAnswer: the other node cannot answer a question of Exchange.
+	ErrNoAnswer = errors.New("the other node has no answer")
 	// ErrGreeting: what answers does not speak this protocol.
 	ErrGreeting = errors.New("not a facetd peer port")
 )

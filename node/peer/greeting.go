@@ -24,7 +24,7 @@ const (
 	kindPeer     kind = 1 // messages, of all facets
 	kindRaft     kind = 2 // bytes of the consensus library
 	kindSnapshot kind = 3 // one snapshot
-	kindWho      kind = 4 // nothing: the greeting is all
+	kindAsk      kind = 4 // one question and its answer, with the greetings
 )
 
 func (k kind) String() string {
@@ -35,8 +35,8 @@ func (k kind) String() string {
 		return "raft"
 	case kindSnapshot:
 		return "snapshot"
-	case kindWho:
-		return "who"
+	case kindAsk:
+		return "ask"
 	}
 	return fmt.Sprintf("kind_%d", uint8(k))
 }
@@ -53,10 +53,11 @@ const (
 	noService    verdict = 5
 	tooMany      verdict = 6
 	shutdown     verdict = 7
+	noAnswer     verdict = 8
 )
 
 var verdicts = [...]error{wrongCluster: ErrWrongCluster, badVersion: ErrVersion, wrongNode: ErrWrongNode,
-	badIdentity: ErrIdentity, noService: ErrNoService, tooMany: ErrTooMany, shutdown: ErrShutdown}
+	badIdentity: ErrIdentity, noService: ErrNoService, tooMany: ErrTooMany, shutdown: ErrShutdown, noAnswer: ErrNoAnswer}
 
 func (v verdict) err() error {
 	if v != welcome && int(v) < len(verdicts) {
@@ -78,7 +79,7 @@ type greeting struct {
 	versionMin uint8
 	versionMax uint8
 	version    uint8 // chosen; zero from the dialler
-	aboutLen   int   // bytes that follow an answer
+	extraLen   int   // bytes that follow, before a checksum of them
 	cluster    cluster.ID
 	boot       cluster.BootID
 	store      cluster.StoreID
@@ -90,7 +91,7 @@ func (g *greeting) append(dst []byte) []byte {
 	at := len(dst)
 	dst = append(dst, magic...)
 	dst = append(dst, byte(g.kind), byte(g.verdict), g.versionMin, g.versionMax, g.version, 0)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(g.aboutLen))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(g.extraLen))
 	dst = append(dst, g.cluster[:]...)
 	dst = append(dst, g.boot[:]...)
 	dst = append(dst, g.store[:]...)
@@ -116,7 +117,7 @@ func decodeGreeting(src []byte) (g greeting, err error) {
 	}
 	g = greeting{
 		kind: kind(src[8]), verdict: verdict(src[9]), versionMin: src[10], versionMax: src[11], version: src[12],
-		aboutLen: int(binary.BigEndian.Uint16(src[14:])),
+		extraLen: int(binary.BigEndian.Uint16(src[14:])),
 		cluster:  cluster.ID(src[16:32]), boot: cluster.BootID(src[32:48]), store: cluster.StoreID(src[48:64]),
 	}
 	if g.node, err = decodeNode(src[64:128]); err != nil {
@@ -130,8 +131,8 @@ func decodeGreeting(src []byte) (g greeting, err error) {
 		return g, fmt.Errorf("decode greeting: %w: it does not say who greets", ErrGreeting)
 	case g.versionMin > g.versionMax:
 		return g, fmt.Errorf("decode greeting: %w: versions %d to %d", ErrGreeting, g.versionMin, g.versionMax)
-	case g.aboutLen > MaxAbout:
-		return g, fmt.Errorf("decode greeting: %w: %d bytes about the node, limit %d", ErrGreeting, g.aboutLen, MaxAbout)
+	case g.extraLen > MaxExchange || g.extraLen > 0 && g.kind != kindAsk:
+		return g, fmt.Errorf("decode greeting: %w: %d bytes follow, limit %d with a question", ErrGreeting, g.extraLen, MaxExchange)
 	}
 	return g, nil
 }
@@ -161,6 +162,30 @@ func readGreeting(r io.Reader) (greeting, error) {
 		return greeting{}, fmt.Errorf("read greeting: %w", err)
 	}
 	return decodeGreeting(buf[:])
+}
+
+// appendExtra appends what follows a greeting.
+func appendExtra(dst, extra []byte) []byte {
+	if len(extra) == 0 {
+		return dst
+	}
+	dst = append(dst, extra...)
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(extra, castagnoli))
+}
+
+// readExtra reads what follows a greeting.
+func readExtra(r io.Reader, n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	b := make([]byte, n+4) // decodeGreeting has compared it with the limit
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("read what follows the greeting: %w", err)
+	}
+	if binary.BigEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
+		return nil, fmt.Errorf("read what follows the greeting: %w: checksum", ErrGreeting)
+	}
+	return b[:n:n], nil
 }
 
 // agree picks the highest version both ranges hold, zero for none.

@@ -16,8 +16,9 @@ const (
 	// MaxCommand bounds one forwarded placement command and one result.
 	MaxCommand = 64 << 10
 
-	// MaxAbout bounds what a node tells about itself to one that asks who it is.
-	MaxAbout = 1 << 10
+	// MaxExchange bounds a question of Exchange and its answer: nodes that found a
+	// cluster tell one another of at most a few dozen others.
+	MaxExchange = 16 << 10
 
 	// MaxFetch bounds the bytes of entries one FETCH is answered with; a single
 	// entry may be longer.

@@ -116,7 +116,7 @@ type Grant struct {
 }
 
 // ProposeResult is the answer to one forwarded command: its result, or
-// *NotLeaderError, ErrUnknownOutcome, ErrBusy, ErrRefused.
+// *NotLeaderError, ErrUnknownOutcome, ErrInvalid, ErrBusy, ErrRefused.
 type ProposeResult struct {
 	Result []byte
 	Err    error
@@ -136,5 +136,4 @@ type Who struct {
 	Cluster    cluster.ID // zero when it belongs to none yet
 	VersionMin uint8
 	VersionMax uint8
-	About      []byte
 }

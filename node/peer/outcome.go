@@ -33,8 +33,9 @@ const (
 	codeNotLeader      code = 15 // then 1 byte and the id of the leader, empty when none is known
 	codeUnknownOutcome code = 16
 	codeOther          code = 17 // then 2 bytes and a text
+	codeInvalid        code = 18
 
-	codeLast = codeOther
+	codeLast = codeInvalid
 )
 
 // names are the errors that are told by their code alone.
@@ -43,7 +44,7 @@ var names = [codeLast + 1]error{
 	codeBoot: replica.ErrBoot, codeDeleted: replica.ErrDeleted, codeDamaged: replica.ErrDamaged,
 	codeCompacted: replica.ErrCompacted, codeBusy: ErrBusy, codeOpen: replica.ErrOpen,
 	codeNotKnown: replica.ErrNotKnown, codeClosed: replica.ErrClosed, codeRefused: ErrRefused,
-	codeUnknownOutcome: ErrUnknownOutcome,
+	codeUnknownOutcome: ErrUnknownOutcome, codeInvalid: ErrInvalid,
 }
 
 // maxOutcome is the longest encoded outcome.

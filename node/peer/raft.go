@@ -115,7 +115,7 @@ func (s *RaftStream) Dial(address string, timeout time.Duration) (net.Conn, erro
 	if s.over() {
 		return nil, fmt.Errorf("dial raft at %s: %w", address, errors.Join(ErrClosed, net.ErrClosed))
 	}
-	nc, _, _, err := s.t.open(ctx, kindRaft, node, address)
+	nc, _, _, err := s.t.open(ctx, kindRaft, node, address, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -320,8 +320,10 @@ func (a *arriving) pages(before uint32, content []byte) error {
 		case <-tr.done:
 			return nil // the rest is not needed; report says why
 		case <-tick.C:
-			if err := a.conn.Send(sign); err != nil && took == nil {
-				return err
+			// The writer is held back while this handler runs; waiting for it frees
+			// it. Errors are seen by the case below.
+			if a.conn.Send(sign) == nil {
+				_ = a.conn.WaitPending(a.t.ctx, 0)
 			}
 		case <-a.conn.Done():
 			if took == nil {

@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -55,8 +52,10 @@ type Config struct {
 	Snapshots Installer
 	// Acks hears what becomes of appends; nil when none are sent.
 	Acks Acks
-	// About is told to anyone who asks who this is, at most MaxAbout bytes.
-	About func() []byte
+	// Answer answers the questions of Exchange, from nodes of any cluster or none;
+	// from is who they say they are. It is called from many goroutines, must not
+	// take longer than a second, and answers with at most MaxExchange bytes.
+	Answer func(from Remote, question []byte) ([]byte, error)
 
 	// QueueItems and QueueBytes bound the appends waiting for each peer. Defaults
 	// DefaultQueueItems and DefaultQueueBytes.
@@ -85,9 +84,6 @@ func (c *Config) validate() error {
 	if c.Dial == nil {
 		d := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepalive}
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
-	}
-	if c.About == nil {
-		c.About = func() []byte { return nil }
 	}
 	if c.Acks == nil {
 		c.Acks = nobody{}
@@ -302,23 +298,26 @@ func (t *Transport) greet(nc net.Conn) (net.Conn, greeting, error) {
 	if err != nil {
 		return nc, g, err
 	}
+	question, err := readExtra(nc, g.extraLen)
+	if err != nil {
+		return nc, g, err
+	}
 	a := t.hello(g.kind)
 	var reason error
+	var extra []byte
 	a.verdict, reason = t.judge(&g, state)
-	if a.verdict == welcome && g.kind != kindWho {
+	switch {
+	case a.verdict != welcome:
+	case g.kind != kindAsk:
 		a.version = agree(g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax)
+	case len(question) > 0:
+		if extra, reason = t.answer(g.remote(), question); reason != nil {
+			a.verdict, extra = noAnswer, []byte(reason.Error())
+			extra = extra[:min(len(extra), maxText)]
+		}
+		a.extraLen = len(extra)
 	}
-	var about []byte
-	if g.kind == kindWho && a.verdict == welcome {
-		about = t.cfg.About()
-		about = about[:min(len(about), MaxAbout)]
-		a.aboutLen = len(about)
-	}
-	buf := a.append(nil)
-	if a.aboutLen > 0 {
-		buf = append(buf, about...)
-		buf = binary.BigEndian.AppendUint32(buf, crc32.Checksum(about, castagnoli))
-	}
+	buf := appendExtra(a.append(nil), extra)
 	if _, err := nc.Write(buf); err != nil {
 		return nc, g, fmt.Errorf("answer greeting: %w", err)
 	}
@@ -328,6 +327,22 @@ func (t *Transport) greet(nc net.Conn) (net.Conn, greeting, error) {
 	return nc, g, nil
 }
 
+// answer answers a question of Exchange.
+func (t *Transport) answer(from Remote, question []byte) ([]byte, error) {
+	if t.cfg.Answer == nil {
+		return nil, ErrNoService
+	}
+	b, err := t.cfg.Answer(from, question)
+	if err == nil && len(b) > MaxExchange {
+		err = fmt.Errorf("%w: answer of %d bytes, limit %d", ErrTooLong, len(b), MaxExchange)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// hello is what this node says of itself.
 func (t *Transport) hello(k kind) greeting {
 	return greeting{kind: k, versionMin: t.cfg.versionMin, versionMax: t.cfg.versionMax,
 		cluster: t.cfg.Cluster(), boot: t.cfg.Boot, store: t.cfg.Store, node: t.cfg.Node}
@@ -344,7 +359,7 @@ func (t *Transport) judge(g *greeting, state *tls.ConnectionState) (verdict, err
 	switch {
 	case t.ctx.Err() != nil:
 		return shutdown, ErrShutdown
-	case g.kind == kindWho:
+	case g.kind == kindAsk:
 		return welcome, nil
 	case agree(g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax) == 0:
 		return badVersion, fmt.Errorf("%w: it speaks %d to %d, this node %d to %d",
@@ -381,13 +396,13 @@ func (t *Transport) openNode(ctx context.Context, k kind, node cluster.NodeID) (
 	if !ok {
 		return nil, greeting{}, fmt.Errorf("connect to peer %v: no address is known", node)
 	}
-	nc, g, _, err := t.open(ctx, k, node, address)
+	nc, g, _, err := t.open(ctx, k, node, address, nil)
 	return nc, g, err
 }
 
-// open connects to an address and greets. node is who must answer, empty for
-// anyone of the cluster.
-func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, address string) (net.Conn, greeting, []byte, error) {
+// open connects to an address and greets, with a question if there is one. node
+// is who must answer, empty for anyone of the cluster.
+func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, address string, question []byte) (net.Conn, greeting, []byte, error) {
 	if t.ctx.Err() != nil {
 		return nil, greeting{}, nil, ErrClosed
 	}
@@ -404,7 +419,7 @@ func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, addre
 	}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	stopped := context.AfterFunc(t.ctx, func() { raw.Close() })
-	nc, g, about, err := t.meet(ctx, raw, k, node, address)
+	nc, g, answer, err := t.meet(ctx, raw, k, node, address, question)
 	stopped()
 	if !stop() {
 		err = cmp.Or(err, context.Cause(ctx))
@@ -419,11 +434,11 @@ func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, addre
 		}
 		return nil, greeting{}, nil, err
 	}
-	return nc, g, about, nil
+	return nc, g, answer, nil
 }
 
 // meet does the dialling side of the greeting.
-func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.NodeID, address string) (net.Conn, greeting, []byte, error) {
+func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.NodeID, address string, question []byte) (net.Conn, greeting, []byte, error) {
 	var state *tls.ConnectionState
 	if t.cfg.ClientTLS != nil {
 		cfg := t.cfg.ClientTLS
@@ -439,16 +454,23 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 		nc, state = tc, &s
 	}
 	mine := t.hello(k)
-	mine.wanted = node
-	if _, err := nc.Write(mine.append(nil)); err != nil {
+	mine.wanted, mine.extraLen = node, len(question)
+	if _, err := nc.Write(appendExtra(mine.append(nil), question)); err != nil {
 		return nil, greeting{}, nil, fmt.Errorf("greet: %w", err)
 	}
 	g, err := readGreeting(nc)
 	if err != nil {
 		return nil, greeting{}, nil, err
 	}
+	extra, err := readExtra(nc, g.extraLen)
+	if err != nil {
+		return nil, greeting{}, nil, err
+	}
 	refused := func(reason error, format string, args ...any) (net.Conn, greeting, []byte, error) {
 		return nil, greeting{}, nil, &RefusedError{Reason: reason, Address: address, Detail: fmt.Sprintf(format, args...)}
+	}
+	if g.verdict == noAnswer {
+		return refused(ErrNoAnswer, "%v says %q", g.node, extra)
 	}
 	if g.verdict != welcome {
 		return refused(g.verdict.err(), "%v of cluster %v with versions %d to %d answers; this is %v of cluster %v with versions %d to %d",
@@ -456,11 +478,11 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 	}
 	// What the other end accepts must be right from here, too.
 	switch {
-	case k != kindWho && (g.cluster != mine.cluster || mine.cluster.IsZero()):
+	case k != kindAsk && (g.cluster != mine.cluster || mine.cluster.IsZero()):
 		return refused(ErrWrongCluster, "%v of cluster %v answers; this is cluster %v", g.node, g.cluster, mine.cluster)
 	case !node.IsZero() && g.node != node:
 		return refused(ErrWrongNode, "%v answers, %v was meant", g.node, node)
-	case k != kindWho && (g.version < mine.versionMin || g.version > mine.versionMax):
+	case k != kindAsk && (g.version < mine.versionMin || g.version > mine.versionMax):
 		return refused(ErrVersion, "%v chose version %d; this node speaks %d to %d", g.node, g.version, mine.versionMin, mine.versionMax)
 	case g.kind != k:
 		return refused(ErrGreeting, "%v answers with a connection of kind %v, not %v", g.node, g.kind, k)
@@ -470,31 +492,32 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 			return refused(ErrIdentity, "%v: %v", g.node, err)
 		}
 	}
-	about := make([]byte, g.aboutLen)
-	if g.aboutLen > 0 {
-		var sum [4]byte
-		if _, err := io.ReadFull(nc, about); err != nil {
-			return nil, greeting{}, nil, fmt.Errorf("read about the node: %w", err)
-		}
-		if _, err := io.ReadFull(nc, sum[:]); err != nil {
-			return nil, greeting{}, nil, fmt.Errorf("read about the node: %w", err)
-		}
-		if binary.BigEndian.Uint32(sum[:]) != crc32.Checksum(about, castagnoli) {
-			return nil, greeting{}, nil, fmt.Errorf("read about the node: %w: checksum", ErrGreeting)
-		}
-	}
-	return nc, g, about, nil
+	return nc, g, extra, nil
 }
 
-// Who asks a node who it is, whatever cluster it belongs to: for bootstrap and
-// join, before anything is agreed on. With TLS its certificate is checked.
+// Who asks a node who it is, whatever cluster and version it belongs to: before
+// anything is agreed on. With TLS its certificate is checked.
 func (t *Transport) Who(ctx context.Context, address string) (Who, error) {
-	nc, g, about, err := t.open(ctx, kindWho, "", address)
+	nc, g, _, err := t.open(ctx, kindAsk, "", address, nil)
 	if err != nil {
 		return Who{}, err
 	}
 	nc.Close()
-	return Who{Remote: g.remote(), Cluster: g.cluster, VersionMin: g.versionMin, VersionMax: g.versionMax, About: about}, nil
+	return Who{Remote: g.remote(), Cluster: g.cluster, VersionMin: g.versionMin, VersionMax: g.versionMax}, nil
+}
+
+// Exchange asks whoever is at an address one question, which its Config.Answer
+// answers: for founding and joining a cluster. It costs a connection.
+func (t *Transport) Exchange(ctx context.Context, address string, question []byte) ([]byte, error) {
+	if len(question) == 0 || len(question) > MaxExchange {
+		return nil, fmt.Errorf("ask the node at %s: %w: question of %d bytes, limit %d", address, ErrTooLong, len(question), MaxExchange)
+	}
+	nc, _, answer, err := t.open(ctx, kindAsk, "", address, question)
+	if err != nil {
+		return nil, err
+	}
+	nc.Close()
+	return answer, nil
 }
 
 // conn makes the batching connection of a socket.

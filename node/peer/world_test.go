@@ -297,7 +297,16 @@ func (n *memNet) dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 func (w *memWire) pump(dst, src net.Conn, forth bool) {
-	defer w.cut()
+	defer func() {
+		w.mu.Lock()
+		vanished := w.mode == swallowing
+		w.mu.Unlock()
+		if vanished { // nor does anybody hear that the other end closed
+			src.Close()
+		} else {
+			w.cut()
+		}
+	}()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
