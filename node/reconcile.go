@@ -66,6 +66,7 @@ func (n *Node) reconcile() {
 type trimming struct {
 	given int64 // sessions closed when memory was given back last
 	seen  int64 // sessions closed one round ago
+	due   bool  // goroutines were let go in the last round; their stacks are free now
 }
 
 // giveBack returns memory to the system once a wave of hibernations is over: the
@@ -75,10 +76,13 @@ func (n *Node) giveBack(t trimming) trimming {
 	closed := n.owners.Stats().Closed
 	quiet := closed-t.seen < trimQuiet
 	t.seen = closed
-	if quiet && closed-t.given >= trimAfter {
-		t.given = closed
-		n.owners.Trim()
+	switch {
+	case t.due:
+		t.due = false
 		debug.FreeOSMemory()
+	case quiet && closed-t.given >= trimAfter:
+		t.given, t.due = closed, true
+		n.owners.Trim()
 	}
 	return t
 }

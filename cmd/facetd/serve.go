@@ -218,6 +218,9 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 	if _, set := p.env("GOMAXPROCS"); !set {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncProcs)
 	}
+	if n.pprof == "" {
+		runtime.MemProfileRate = 0 // nobody can ask for the profile
+	}
 	opening, stop := p.untilSignal(ctx)
 	nd, err := node.Open(opening, n.cfg)
 	stop()
