@@ -389,31 +389,52 @@ func (n *Node) join(c cluster.ID, generation uint32) error {
 	return nil
 }
 
+// tally is what the answers of its members make of a founding.
+type tally struct {
+	complete   bool
+	generation uint32
+	refused    bool     // it can never complete
+	waits      []string // for whom, and why
+}
+
+// count tallies the answers, which are in the order of the members. They need
+// not be of one moment: what a node pledged it keeps until the founding is
+// refused, and what it refused it never pledges.
+func (f *founders) count(answers []seen) (t tally) {
+	member := false
+	for i, s := range answers {
+		who := f.Members[i]
+		switch a := s.answer; {
+		case s.err != nil:
+			t.waits = append(t.waits, fmt.Sprintf("%s (%v)", who.Node, s.err))
+		case a.log != who.Log:
+			t.waits = append(t.waits, fmt.Sprintf("%s (its directory was replaced)", who.Node))
+		case a.verdict == pledgeMember && a.cluster == f.Cluster:
+			member = true // it counted all pledges
+			t.generation = max(t.generation, a.generation)
+		case a.verdict == pledgeRefused || a.verdict == pledgeMember:
+			t.refused = true
+		case a.verdict != pledgeGiven:
+			t.waits = append(t.waits, string(who.Node))
+		}
+	}
+	t.complete = member || len(t.waits) == 0 && !t.refused
+	return t
+}
+
 // complete asks all nodes of a founding to pledge themselves. It is true when
 // all have and this node has begun.
 func (n *Node) complete(p *founders) (bool, error) {
-	var waits []string
-	var generation uint32
-	done := false
-	for i, s := range n.askAll(question{from: n.cfg.ID, pledge: p}, p.Members) {
-		who := p.Members[i]
-		switch a := s.answer; {
-		case s.err != nil:
-			waits = append(waits, fmt.Sprintf("%s (%v)", who.Node, s.err))
-		case a.log != who.Log:
-			waits = append(waits, fmt.Sprintf("%s (its directory was replaced)", who.Node))
-		case a.verdict == pledgeMember && a.cluster == p.Cluster:
-			done, generation = true, max(generation, a.generation)
-		case a.verdict == pledgeRefused || a.verdict == pledgeMember:
-			return false, n.founding.withdraw()
-		case a.verdict != pledgeGiven:
-			waits = append(waits, string(who.Node))
-		}
-	}
-	if len(waits) > 0 && !done {
+	t := p.count(n.askAll(question{from: n.cfg.ID, pledge: p}, p.Members))
+	switch {
+	case t.complete:
+	case t.refused:
+		return false, n.founding.withdraw()
+	default:
 		return false, fmt.Errorf("this node is pledged to begin cluster %v and waits for %s; if one of them is gone for good, empty the data directories of the others, which never served anything, and start again",
-			p.Cluster, strings.Join(waits, ", "))
+			p.Cluster, strings.Join(t.waits, ", "))
 	}
+	generation := t.generation
 	n.founding.mu.Lock()
 	err := n.stores.belong(n.id, p.Cluster, generation)
 	n.founding.mu.Unlock()
