@@ -278,8 +278,10 @@ func (s *Session) Registered(m Member) {
 	if s.barrier != 0 {
 		s.tracker.withdraw(int(p.vote))
 		p.acked = 0
-		if p.progress == streaming {
-			s.probe(p, p.match+1)
+		if p.progress == streaming && s.first <= s.last {
+			// Also where nothing is in flight: what it holds is to be counted again.
+			// If there is no entry to ask with, everything is committed anyway.
+			s.probe(p, min(max(p.match, s.first), s.last))
 		}
 	}
 }

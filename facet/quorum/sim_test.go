@@ -103,6 +103,8 @@ type simNode struct {
 	id      int
 	up      bool
 	paused  int // until this step
+	cut     int // until this step no message of replicas comes or goes
+	blind   int // until this step its placement table stands still
 	boot    BootID
 	replica simReplica
 	applied uint64
@@ -167,6 +169,9 @@ type profile struct {
 	renew        bool
 	qreads       bool // no lease reads: leases are never granted
 	sync1        bool // a crash mostly hits the owner
+	cut          int  // per mille: the owner loses sight of the others, who get another one
+	slow         bool // little time passes with each step
+	ttl, margin  time.Duration
 }
 
 type world struct {
@@ -210,9 +215,9 @@ func newWorld(seed uint64, p profile, core flaw, sim simFlaw) *world {
 		}
 		n.boot = w.newBoot(i)
 		n.replica.store = storeID(i, 0)
-		n.lease = NewLease(0, 0)
+		n.lease = NewLease(p.ttl, 0)
 		n.lease.flaws = core
-		n.g = NewGranter(0, 0)
+		n.g = NewGranter(p.ttl, p.margin)
 		n.g.flaws = core
 		row.boots[i], row.stores[i] = n.boot, n.replica.store
 		w.nodes = append(w.nodes, n)
@@ -431,8 +436,12 @@ func (s *simSession) run() {
 		}
 		acts := s.core.Ready(s.n.now(), w.acts[:0])
 		if len(acts) == 0 {
+			s.check()
 			s.answer()
 			return
+		}
+		if len(acts) > MaxActions {
+			w.fail("%d actions at once", len(acts))
 		}
 		for _, a := range append([]Action(nil), acts...) {
 			w.logf("  e%d %v", s.epoch, a)
@@ -440,6 +449,24 @@ func (s *simSession) run() {
 		}
 	}
 	w.fail("session %d never stops asking", s.epoch)
+}
+
+// check holds the core to its own invariants.
+func (s *simSession) check() {
+	c := s.core
+	if c.barrier == 0 || s.n.w.core|flaw(s.n.w.sim) != 0 {
+		return
+	}
+	ok := c.committed <= c.last && c.barrier > c.adopted.Seq && c.window.n == int(c.last-max(c.committed, c.barrier-1)) &&
+		c.rounds.confirmed <= c.rounds.running && c.rounds.running <= c.rounds.wanted
+	for i := range c.n {
+		m := &c.slots[i]
+		ok = ok && (m.role&(roleNext|roleLearner) == 0 || m.next <= c.last+1 && m.next > 0 && m.acked <= c.last) &&
+			(m.progress != streaming || m.match < m.next)
+	}
+	if !ok {
+		s.n.w.fail("invariant of epoch %d: %+v", s.epoch, *c)
+	}
 }
 
 func (s *simSession) do(a Action) {
@@ -835,7 +862,7 @@ func (w *world) crash(n *simNode) {
 	r := &n.replica
 	r.crash()
 	n.up = false
-	n.lease = NewLease(0, 0)
+	n.lease = NewLease(w.p.ttl, 0)
 	n.lease.flaws = w.core
 	n.g.Deposed()
 	n.round, n.wantAct = 0, nil
@@ -860,8 +887,9 @@ func (w *world) damage(n *simNode) {
 			n.replica.mem = c.clone()
 			return
 		}
-		w.logf("ROT      node %d loses entry %d and knows it", n.id, len(c.log))
-		c.log = c.log[:len(c.log)-1]
+		keep := max(int(c.base), len(c.log)-1-w.rng.IntN(3)) // a batch
+		w.logf("ROT      node %d loses %d entries behind %d and knows it", n.id, len(c.log)-keep, keep)
+		c.log = c.log[:keep]
 		c.known, c.health = min(c.known, facet.Seq(len(c.log))), Uncertain
 		n.replica.mem = c.clone()
 	case w.p.wipe && w.wipes == 0 && w.rng.IntN(2) == 0:
@@ -924,7 +952,7 @@ func (w *world) grant(n *simNode, answers []Answer) {
 }
 
 func (w *world) tick(n *simNode) {
-	if n.applied+1 < uint64(len(w.rows)) && (w.calm || w.rng.IntN(2) == 0) {
+	if n.applied+1 < uint64(len(w.rows)) && n.blind <= w.step && (w.calm || w.rng.IntN(2) == 0) {
 		to := n.applied + 1
 		if w.calm || w.rng.IntN(2) == 0 {
 			to = uint64(len(w.rows) - 1)
@@ -940,13 +968,27 @@ func (w *world) tick(n *simNode) {
 	}
 	w.rounds(n)
 	w.activate(n)
-	if n.sess != nil {
-		n.sess.run()
+	if s := n.sess; s != nil {
+		// Wake has to be right, or nothing comes of it in peace.
+		if n.now() >= s.core.Wake() {
+			s.run()
+		} else {
+			s.answer()
+		}
 	}
 }
 
 func (w *world) pass() {
-	switch x := w.rng.IntN(100); {
+	switch x := w.rng.IntN(1000) / 10; {
+	case w.p.slow && !w.calm:
+		switch {
+		case x < 90:
+			w.at += Instant(w.rng.Int64N(int64(4 * time.Millisecond)))
+		case x < 99 || w.rng.IntN(2) == 0:
+			w.at += Instant(w.rng.Int64N(int64(30 * time.Millisecond)))
+		default:
+			w.at += Instant(w.rng.Int64N(int64(600 * time.Millisecond)))
+		}
 	case w.calm:
 		w.at += Instant(w.rng.Int64N(int64(20 * time.Millisecond)))
 	case x < 70:
@@ -965,22 +1007,43 @@ func (w *world) stepOnce() {
 	if !w.calm {
 		w.trouble()
 	}
-	n := w.nodes[w.rng.IntN(w.p.nodes)]
-	switch x := w.rng.IntN(100); {
-	case x < 50:
-		w.deliverOne()
-	case x < 50+w.p.syncs:
-		if n.runs() {
-			w.syncReplica(n)
-		}
+	x := w.rng.IntN(100)
+	switch {
+	case x < 50 && w.deliverOne():
+	case x < 50+w.p.syncs && w.syncOne():
 	case x < 85:
-		if n.runs() {
+		if n := w.nodes[w.rng.IntN(w.p.nodes)]; n.runs() {
 			w.tick(n)
 		}
 	default:
-		if n = w.nodes[w.rng.IntN(w.p.nodes)]; n.runs() && n.sess != nil {
-			w.client(n.sess)
+		w.clientOne()
+	}
+}
+
+// syncOne syncs a replica that has something to sync.
+func (w *world) syncOne() bool {
+	at := w.rng.IntN(w.p.nodes)
+	for i := range w.p.nodes {
+		if n := w.nodes[(at+i)%w.p.nodes]; n.runs() && (n.replica.dirty || len(n.replica.replies) > 0) {
+			w.syncReplica(n)
+			return true
 		}
+	}
+	return false
+}
+
+// clientOne has a client come to an owner; to one that is cut off more often.
+func (w *world) clientOne() {
+	at := w.rng.IntN(w.p.nodes)
+	var to *simSession
+	for i := range w.p.nodes {
+		n := w.nodes[(at+i)%w.p.nodes]
+		if n.runs() && n.sess != nil && n.sess.core.State() == Active && (to == nil || n.cut > w.step && w.rng.IntN(2) == 0) {
+			to = n.sess
+		}
+	}
+	if to != nil {
+		w.client(to)
 	}
 }
 
@@ -1019,31 +1082,44 @@ func (s *simSession) compact() {
 	}
 }
 
-func (w *world) deliverOne() {
-	if len(w.soup) == 0 {
-		return
-	}
-	i := 0
-	if !w.calm && w.rng.IntN(3) == 0 {
-		i = w.rng.IntN(len(w.soup))
-	} else if w.rng.IntN(2) == 0 && !w.calm {
-		i = len(w.soup) - 1
-	}
-	m := w.soup[i]
-	if to := w.nodes[m.to]; !to.runs() {
-		if !to.up || w.rng.IntN(20) == 0 {
+// deliverOne delivers, repeats or loses a message, if one can move.
+func (w *world) deliverOne() bool {
+	for range 8 {
+		if len(w.soup) == 0 {
+			return false
+		}
+		i := 0
+		if !w.calm && w.rng.IntN(3) == 0 {
+			i = w.rng.IntN(len(w.soup))
+		} else if w.rng.IntN(2) == 0 && !w.calm {
+			i = len(w.soup) - 1
+		}
+		m := w.soup[i]
+		from, to := w.nodes[m.from], w.nodes[m.to]
+		if m.from != m.to && m.kind < mActivate && (to.cut > w.step || from.cut > w.step) || to.up && !to.runs() {
+			if w.soup = slices.Delete(w.soup, i, i+1); w.rng.IntN(8) > 0 || m.from == m.to {
+				w.soup = append(w.soup, m) // it is held up somewhere
+			} else {
+				w.lost(m)
+			}
+			continue
+		}
+		if !to.up {
+			w.soup = slices.Delete(w.soup, i, i+1)
+			w.lost(m)
+			continue
+		}
+		if w.calm || !w.chance(w.p.dup) {
 			w.soup = slices.Delete(w.soup, i, i+1)
 		}
-		return
+		if !w.calm && w.chance(w.p.drop) && m.from != m.to {
+			w.lost(m)
+			return true
+		}
+		w.deliver(m)
+		return true
 	}
-	if w.calm || !w.chance(w.p.dup) {
-		w.soup = slices.Delete(w.soup, i, i+1)
-	}
-	if !w.calm && w.chance(w.p.drop) && m.from != m.to {
-		w.lost(m)
-		return
-	}
-	w.deliver(m)
+	return false
 }
 
 // lost drops a message; the owner may hear that a connection broke. He does when
@@ -1060,6 +1136,7 @@ func (w *world) lost(m msg) {
 	if s := w.nodes[owner].sess; s != nil && s.epoch == m.epoch && (long || w.rng.IntN(2) == 0) {
 		s.core.Down(m.slot)
 		s.core.Up(m.slot)
+		s.run()
 	}
 }
 
@@ -1085,6 +1162,20 @@ func (w *world) trouble() {
 	}
 	if w.chance(w.p.acquire) {
 		w.replace(n)
+	}
+	if w.chance(w.p.cut) {
+		o := w.nodes[max(0, w.last().owner)]
+		o.cut = w.step + 50 + w.rng.IntN(400)
+		if w.rng.IntN(3) > 0 {
+			o.blind = o.cut + w.rng.IntN(100)
+		}
+		if w.rng.IntN(2) == 0 && o.id == w.lead && n.runs() {
+			w.elect(n.id)
+		}
+		if o != n {
+			w.replace(n)
+		}
+		w.logf("CUT OFF  node %d until %d, blind until %d", o.id, o.cut, o.blind)
 	}
 }
 
@@ -1124,9 +1215,9 @@ func (w *world) run() error {
 		return w.err
 	}
 	w.calm = true
-	w.p.maxLog += 10
+	w.p.maxLog = 1 << 20
 	for _, n := range w.nodes {
-		n.paused = 0
+		n.paused, n.cut, n.blind = 0, 0, 0
 		if !n.up {
 			w.restart(n)
 		}
@@ -1141,6 +1232,7 @@ func (w *world) run() error {
 				n.sess.core.Down(i)
 				n.sess.core.Up(i)
 			}
+			n.sess.run()
 		}
 	}
 	acks := w.acks
