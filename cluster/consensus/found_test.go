@@ -119,7 +119,7 @@ func TestPledges(t *testing.T) {
 	completed, withdrawn := 0, 0
 	for seed := range 3000 {
 		rng := rand.New(rand.NewPCG(uint64(seed), 3))
-		const nodes, expect = 6, 3
+		const nodes, expect = 4, 3
 		var all []founder
 		var disks []*stores
 		var fs []*founding
@@ -186,9 +186,11 @@ func TestPledges(t *testing.T) {
 				set := rng.Perm(nodes)
 				set = append([]int{i}, slices.DeleteFunc(set, func(k int) bool { return k == i })...)[:expect]
 				slices.Sort(set)
-				p = &founders{Cluster: cluster.NewID(), Round: uint32(1 + rng.IntN(4))}
+				p = &founders{Cluster: cluster.NewID(), Round: uint32(1 + rng.IntN(8))}
 				for _, k := range set {
-					p.Round = max(p.Round, fs[k].round+uint32(rng.IntN(2)))
+					if rng.IntN(2) == 0 {
+						p.Round = max(p.Round, fs[k].round+1)
+					}
 					p.Members = append(p.Members, all[k])
 				}
 				if a, err := fs[i].answer(question{from: all[i].Node, pledge: p}); err != nil || a.verdict != pledgeGiven {
@@ -201,14 +203,16 @@ func TestPledges(t *testing.T) {
 			}
 			drives[i] = d
 		}
-		for range 150 {
+		for range 300 {
 			i := rng.IntN(nodes)
 			if c, _ := fs[i].id.get(); !c.IsZero() {
 				continue
 			}
 			switch d := drives[i]; rng.IntN(6) {
 			case 0:
-				begin(i)
+				if d == nil || fs[i].pledge == nil || !d.p.equal(fs[i].pledge) {
+					begin(i)
+				}
 			case 1, 2, 3:
 				if d != nil {
 					ask(d, rng.IntN(expect))
@@ -216,7 +220,7 @@ func TestPledges(t *testing.T) {
 			case 4:
 				act(i)
 			case 5:
-				if rng.IntN(4) == 0 {
+				if rng.IntN(20) == 0 {
 					delete(drives, i)
 					boot(i)
 				}
