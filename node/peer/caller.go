@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/facetd/facetd/facet"
@@ -58,6 +59,7 @@ type Caller struct {
 	it       item       // reader only
 	append   func(*item)
 	fetching atomic.Int32
+	entries  sync.Mutex // held to add one fetched entry, and to wait until there is room
 }
 
 // Remote is the node that asks.
@@ -120,7 +122,7 @@ func (t *Transport) servePeer(conn *wire.Conn, remote Remote) {
 	c.out.conn = conn
 	c.append = c.dispatch
 	stop := context.AfterFunc(t.ctx, func() { conn.Close(ErrClosed) })
-	cause := conn.Run(c.handle)
+	cause := conn.Run(closing(conn, c.handle))
 	stop()
 	c.out.close()
 	cancel()
@@ -289,6 +291,8 @@ func (w *EntryWriter) Write(c *facet.Commit) (bool, error) {
 		w.more = true
 		return false, nil
 	}
+	w.c.entries.Lock()
+	defer w.c.entries.Unlock()
 	if err := w.c.out.wait(w.c.ctx, fetchHigh); err != nil {
 		return false, fmt.Errorf("send entry %v/%v: %w", c.Incarnation, c.Seq, ErrLost)
 	}

@@ -17,7 +17,8 @@
 // Concurrency: every method of Transport, Peer, Caller, EntryWriter and RaftStream
 // may be called from any goroutine, except that one EntryWriter belongs to one
 // Fetch. What calls back, and from where, is said at Handler, Placement, Installer
-// and Acks. Every goroutine ends before Transport.Close returns.
+// and Acks. Every goroutine ends before Transport.Close returns, and no callback
+// may call Close.
 //
 // # Greeting
 //

@@ -57,11 +57,12 @@ const (
 	DefaultQueueItems = 64 << 10
 	DefaultQueueBytes = 16 << 20
 
-	// maxReplies bounds the bytes of answers waiting for a peer that asked; a
-	// peer that leaves more unread is disconnected.
-	maxReplies = 32 << 20
+	// maxReplies bounds the bytes of answers waiting for a peer that asked: one
+	// fetched entry of any size, and half a million acknowledgements. A peer that
+	// leaves more unread is disconnected.
+	maxReplies = maxFrame + 32<<20
 
-	// fetchHigh is where entries wait for the peer to take those before.
+	// fetchHigh is where the next entry waits for the peer to take those before.
 	fetchHigh = 1 << 20
 
 	// maxFetches bounds the FETCHes one peer has under way here; each reads the

@@ -207,7 +207,7 @@ func (l *link) ask(ctx context.Context, t, want wire.Type, n int, build func([]b
 // run reads until the connection is over. Whatever was accepted for sending
 // before it returns belongs to this connection; nothing is accepted afterwards.
 func (l *link) run() error {
-	cause := l.conn.Run(l.handle)
+	cause := l.conn.Run(closing(l.conn, l.handle))
 	l.out.close()
 	l.mu.Lock()
 	calls := l.calls
@@ -220,6 +220,18 @@ func (l *link) run() error {
 		return ErrClosed
 	}
 	return cause
+}
+
+// closing makes an error of handle end the connection at once. Package wire would
+// first write what is queued, and while others keep queueing that never ends.
+func closing(conn *wire.Conn, handle func(wire.Frame) error) func(wire.Frame) error {
+	return func(f wire.Frame) error {
+		err := handle(f)
+		if err != nil {
+			conn.Close(err)
+		}
+		return err
+	}
 }
 
 // prepare asks for promises. Answers come one by one, in any order.

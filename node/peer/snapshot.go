@@ -110,6 +110,7 @@ type sending struct {
 	sent   uint32 // pages; of the writer
 	srcErr error  // of the writer, read when the connection is over
 
+	begun   bool
 	resumed uint32 // pages the receiver had
 	settled bool   // answer and base count
 	answer  error
@@ -129,10 +130,10 @@ func (s *sending) handle(f wire.Frame) error {
 			return answer // try again
 		case answer != nil:
 			return s.settle(answer)
-		case before > s.offer.Pages:
+		case before > s.offer.Pages || s.begun:
 			return fmt.Errorf("%w: resume at page %d of %d", ErrMalformed, before, s.offer.Pages)
 		}
-		s.resumed, s.sent = before, before
+		s.begun, s.resumed, s.sent = true, before, before
 		if before < s.offer.Pages {
 			return s.conn.Stream(s)
 		}
