@@ -34,7 +34,8 @@ type Config struct {
 	Label string
 
 	// Listen is the address to gossip on, UDP and TCP: an IP address or a name
-	// of this machine, with a port. Port 0 takes any.
+	// of this machine, with or without port. Port 0 takes any; no host means
+	// every address of the machine. Default: ":7402".
 	Listen string
 
 	// Advertise is the address the others reach Listen at, a name or IP address,

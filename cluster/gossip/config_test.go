@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +15,9 @@ import (
 )
 
 // resolverOf knows the names whose switch is on, all at ip.
-func resolverOf(names map[string]*bool, ip string) func(context.Context, string) ([]netip.Addr, error) {
+func resolverOf(names map[string]*atomic.Bool, ip string) func(context.Context, string) ([]netip.Addr, error) {
 	return func(_ context.Context, host string) ([]netip.Addr, error) {
-		if on := names[host]; on == nil || !*on {
+		if on := names[host]; on == nil || !on.Load() {
 			return nil, fmt.Errorf("no such host %s", host)
 		}
 		return []netip.Addr{netip.MustParseAddr(ip)}, nil
@@ -75,7 +76,8 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestAdvertise(t *testing.T) {
-	on := true
+	var on atomic.Bool
+	on.Store(true)
 	for _, tc := range []struct{ listen, advertise, peer, want string }{
 		{"10.0.0.1:7402", "", "p:2", "10.0.0.1:7402"},
 		{"10.0.0.1:7402", "1.2.3.4", "p:2", "1.2.3.4:7402"},
@@ -91,7 +93,7 @@ func TestAdvertise(t *testing.T) {
 	} {
 		c := validConfig()
 		c.Listen, c.Advertise, c.Self.Peer = tc.listen, tc.advertise, tc.peer
-		c.Resolve = resolverOf(map[string]*bool{"node.example": &on}, "10.9.9.9")
+		c.Resolve = resolverOf(map[string]*atomic.Bool{"node.example": &on}, "10.9.9.9")
 		s, err := c.validate()
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,7 +97,7 @@ func (c *cell) openAll(n int) (peers []*peer) {
 	for i := range n {
 		peers = append(peers, c.open(fmt.Sprintf("n%d", i+1), fmt.Sprintf("10.0.0.%d", i+1)))
 	}
-	c.until(20*time.Second, func() error { return allSee(peers, n) })
+	c.until(45*time.Second, func() error { return allSee(peers, n) })
 	return peers
 }
 
@@ -239,9 +240,9 @@ func TestSeedsDownAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCell(t)
 		c.seeds = []string{"seed.example:7402", "10.0.0.9"}
-		found := false
+		var found atomic.Bool
 		first := c.open("n1", "10.0.0.1", func(cfg *Config) {
-			cfg.Resolve = resolverOf(map[string]*bool{"seed.example": &found}, "10.0.0.2")
+			cfg.Resolve = resolverOf(map[string]*atomic.Bool{"seed.example": &found}, "10.0.0.2")
 		})
 		time.Sleep(3 * time.Minute)
 		s := first.Stats()
@@ -254,7 +255,7 @@ func TestSeedsDownAtStart(t *testing.T) {
 		if second.Stats().Alive != 1 {
 			t.Fatal("found without a way to")
 		}
-		found = true // the name resolves at last
+		found.Store(true) // the name resolves at last
 		took := c.until(15*time.Second, func() error { return allSee([]*peer{first, second}, 2) })
 		t.Logf("found after %v", took)
 	})

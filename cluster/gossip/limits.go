@@ -43,6 +43,11 @@ const (
 	// first exchange, and heard in the second.
 	maxFollowUps = 3
 
+	// settleRounds is how many more exchanges of states a node begins right after
+	// it found others. When many start at once, news are not passed on often
+	// enough to reach all, and the regular exchange is half a minute away.
+	settleRounds = 2
+
 	// maxDatagram is the largest payload sent in one datagram: it fits the
 	// smallest IPv6 packet, whatever tunnel is on the way.
 	maxDatagram = 1200

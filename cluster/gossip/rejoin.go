@@ -59,6 +59,7 @@ func (g *Gossip) maintain() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	lonely := false
+	known, settling := false, 0
 	for {
 		select {
 		case <-g.ctx.Done():
@@ -83,8 +84,15 @@ func (g *Gossip) maintain() {
 		if left {
 			return
 		}
-		missing, contacted := g.round(contested)
+		missing, contacted := g.round(contested, settling > 0)
 		alone := len(g.sight().alive) == 0
+		if settling > 0 {
+			settling--
+		}
+		if !alone && !known {
+			settling = settleRounds
+		}
+		known = !alone
 		if was := lonely; was != (alone && missing > 0) {
 			if lonely = !was; lonely {
 				g.report.line(levelWarn, "no other member in sight, trying seeds", "seeds", len(g.set.seeds))
@@ -94,6 +102,9 @@ func (g *Gossip) maintain() {
 		if contested {
 			d = min(d, t.RejoinMin)
 		}
+		if settling > 0 {
+			d = min(d, 4*t.Probe)
+		}
 		d = jitter(d)
 		due = time.Now().Add(d)
 		timer.Reset(d)
@@ -101,8 +112,9 @@ func (g *Gossip) maintain() {
 }
 
 // round looks for whoever is missing: everybody if nobody is in sight, a few
-// otherwise. It returns how many were missing and whether anybody answered.
-func (g *Gossip) round(contested bool) (missing int, contacted bool) {
+// otherwise, and with settling one that is there. It returns how many were
+// missing and whether anybody answered.
+func (g *Gossip) round(contested, settling bool) (missing int, contacted bool) {
 	s := g.sight()
 	alone := len(s.alive) == 0
 	targets := slices.Clone(s.lost)
@@ -132,15 +144,19 @@ func (g *Gossip) round(contested bool) (missing int, contacted bool) {
 		}
 	}
 	missing += len(targets)
-	if len(targets) == 0 {
-		return missing, false
-	}
 	rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
 	limit := maxRejoin
 	if alone {
 		limit = maxJoinAddrs
 	}
-	return missing, g.join(targets[:min(len(targets), limit)]) > 0
+	targets = targets[:min(len(targets), limit)]
+	if settling {
+		for a := range s.alive { // in random order
+			targets = append(targets, a)
+			break
+		}
+	}
+	return missing, g.join(targets) > 0
 }
 
 // join swaps states with each of addrs and returns how many answered.
