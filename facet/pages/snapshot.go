@@ -23,11 +23,10 @@ type shared struct {
 	// garbage collector instead of being used again.
 	frozen atomic.Int32
 
-	mu     sync.RWMutex // held for reading by snapshot reads, for writing by page writes
-	file   File
-	closed bool   // the store is gone; the last snapshot closes the file
-	pages  uint32 // length of the file in pages, once it is open
-	snaps  map[*Snapshot]struct{}
+	mu    sync.RWMutex // held for reading by snapshot reads, for writing by page writes
+	file  File
+	pages uint32 // length of the file in pages, once it is open
+	snaps map[*Snapshot]struct{}
 }
 
 // closeStore closes the file. Snapshots still open have lost it: another store may

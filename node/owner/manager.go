@@ -130,8 +130,9 @@ type Manager struct {
 }
 
 type shard struct {
-	mu    sync.RWMutex
-	desks map[facet.Name]*desk
+	mu     sync.RWMutex
+	desks  map[facet.Name]*desk
+	closed bool
 }
 
 // New starts a manager. Close it.
@@ -214,7 +215,7 @@ func (m *Manager) desk(name facet.Name) (*desk, error) {
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if m.closed.Load() {
+	if sh.closed {
 		return nil, errClosing
 	}
 	if d = sh.desks[name]; d == nil {
@@ -343,10 +344,11 @@ func (m *Manager) Close(ctx context.Context) error {
 	if m.closed.Swap(true) {
 		return nil
 	}
-	// Nobody makes new desks once every shard lock was held after closed was set.
 	for i := range m.shards {
-		m.shards[i].mu.Lock()
-		m.shards[i].mu.Unlock() //nolint:staticcheck // a barrier, on purpose
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		sh.closed = true // nobody makes a desk here from now on
+		sh.mu.Unlock()
 	}
 	m.each(func(d *desk) { d.post(todoClose) })
 	// When time is up, checkpoints are given up and answers not yet committed
