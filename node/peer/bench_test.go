@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -132,3 +133,42 @@ func BenchmarkAppend(b *testing.B) {
 	b.Run("window=1", func(b *testing.B) { benchAppend(b, 1) })
 	b.Run("window=64", func(b *testing.B) { benchAppend(b, 64) })
 }
+
+// BenchmarkRoundTrip is one append and its acknowledgement, alone.
+func BenchmarkRoundTrip(b *testing.B) {
+	where := newAddresses()
+	acked := make(chan facet.Seq, 1)
+	start(b, "n2", where, nil)
+	p := start(b, "n1", where, func(cfg *Config) { cfg.Acks = lastAck{acked} }).Peer("n2")
+	connect(b, p)
+	c := entry(idA, 5, 1, 300)
+	for seq := facet.Seq(1); b.Loop(); seq++ {
+		c.Seq, c.PrevEpoch, c.PreSum, c.PostSum = seq, 5, sumAt(seq-1), sumAt(seq)
+		if err := p.Append(AppendItem{5, seq - 1, c}); err != nil {
+			b.Fatal(err)
+		}
+		<-acked
+	}
+}
+
+// BenchmarkSnapshot sends 256 MiB to a receiver that throws them away.
+func BenchmarkSnapshot(b *testing.B) {
+	const pages = 64 << 10
+	where := newAddresses()
+	start(b, "n2", where, installs(func(_ context.Context, _ Remote, _ SnapshotOffer, src io.Reader) (facet.Position, error) {
+		_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{src}, make([]byte, 256<<10))
+		return pos, err
+	}))
+	p := start(b, "n1", where, nil).Peer("n2")
+	b.SetBytes(pages * facet.PageSize)
+	for b.Loop() {
+		if _, err := p.SendSnapshot(b.Context(), offerOf(pages), same{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// same is a snapshot that costs nothing to read.
+type same struct{}
+
+func (same) ReadPage(uint32, []byte) error { return nil }

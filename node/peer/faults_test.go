@@ -357,42 +357,45 @@ func TestUnreadAnswers(t *testing.T) {
 }
 
 // TestNonsenseUnderLoad: an answer that cannot be read ends the connection, also
-// while appends keep coming.
+// while more is appended than the peer takes.
 func TestNonsenseUnderLoad(t *testing.T) {
-	where, heard := newAddresses(), newEars()
-	start(t, "n2", where, func(cfg *Config) {
-		cfg.Handler = &funcs{appendFn: func(from *Caller, a *AppendItem) {
-			if a.Entry.Seq == 1000 {
-				from.whole(typeAck, 0, 0, []byte{1})
+	synctest.Test(t, func(t *testing.T) {
+		mem, where, heard := newMemNet(), newAddresses(), newEars()
+		n2 := start(t, "n2", where, func(cfg *Config) {
+			mem.on("two")(cfg)
+			cfg.Handler = &funcs{appendFn: func(from *Caller, a *AppendItem) {
+				time.Sleep(time.Millisecond)
+				if a.Entry.Seq == 100 {
+					from.whole(typeAck, 0, 0, []byte{1})
+				}
+			}}
+		})
+		n1 := start(t, "n1", where, func(cfg *Config) {
+			mem.on("one")(cfg)
+			cfg.Acks = heard
+		})
+		defer n1.Close()
+		defer n2.Close()
+		p := n1.Peer("n2")
+		connect(t, p)
+		heard.next(t, "ready")
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			for seq := facet.Seq(1); ; seq++ {
+				p.Append(AppendItem{5, 0, entry(idA, 5, seq, 1000)})
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Microsecond):
+				}
 			}
-		}}
+		}()
+		begin := time.Now()
+		if ev := heard.next(t, "lost"); !errors.Is(ev.err, ErrMalformed) || time.Since(begin) > 2*time.Second {
+			t.Errorf("lost after %v: %v", time.Since(begin), ev.err)
+		}
 	})
-	p := start(t, "n1", where, func(cfg *Config) { cfg.Acks = heard }).Peer("n2")
-	connect(t, p)
-	heard.next(t, "ready")
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for seq := facet.Seq(1); ; seq++ {
-			select {
-			case <-stop:
-				return
-			default:
-				p.Append(AppendItem{5, 0, entry(idA, 5, seq, 100)})
-			}
-		}
-	}()
-	for {
-		ev := <-heard.heard
-		if ev.kind == "lost" {
-			if !errors.Is(ev.err, ErrMalformed) {
-				t.Errorf("lost: %v", ev.err)
-			}
-			break
-		}
-	}
-	close(stop)
-	<-stopped
 }
 
 // TestLongEntryFetched: while a long entry waits for a slow peer, acknowledgements
@@ -406,6 +409,11 @@ func TestLongEntryFetched(t *testing.T) {
 			mem.on("two")(cfg)
 			cfg.Handler = &funcs{
 				fetchFn: func(_ context.Context, from *Caller, r FetchRequest, out *EntryWriter) error {
+					mem.each(func(w *memWire) { w.set(held) })
+					for seq := facet.Seq(1); seq <= 3; seq++ { // the writer is stuck with one of these
+						from.Acked(idB, 7, seq)
+						time.Sleep(time.Millisecond)
+					}
 					callers <- from
 					for seq := r.From; ; seq++ {
 						if more, err := out.Write(entry(idA, 7, seq, long)); err != nil || !more {
@@ -433,14 +441,13 @@ func TestLongEntryFetched(t *testing.T) {
 			fetched <- err
 		}()
 		from := <-callers
-		mem.each(func(w *memWire) { w.set(held) })
 		synctest.Wait()
 		for seq := facet.Seq(1); seq <= 1000; seq++ {
 			from.Acked(idA, 7, seq)
 		}
 		time.Sleep(time.Second)
 		mem.each(func(w *memWire) { w.set(flowing) })
-		for range 1000 {
+		for range 3 + 1000 {
 			heard.next(t, "acked")
 		}
 		check(t, <-fetched)
