@@ -300,7 +300,7 @@ func TestForwardedOutcomes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, nil)
 		defer f.stopAll()
-		l := f.form(3)
+		f.form(3)
 		b := f.follower()
 		// Nobody leads: proposals wait, and leave no trace when given up.
 		f.net.Partition()
@@ -320,7 +320,7 @@ func TestForwardedOutcomes(t *testing.T) {
 			t.Errorf("an invalid one: %v", err)
 		}
 		// The leader takes it and cannot answer: nobody knows.
-		l = f.leader(10 * time.Second)
+		l := f.leader(10 * time.Second)
 		b = f.follower()
 		f.net.Cut(string(l.id), string(b.id))
 		if err := f.propose(b, "no answer", 300*time.Millisecond); !errors.Is(err, ErrUnknownOutcome) {
