@@ -300,6 +300,11 @@ func (a *arriving) report() {
 // hears nothing else, gets signs of life.
 func (a *arriving) pages(before uint32, content []byte) error {
 	tr := a.tr
+	select {
+	case <-tr.done:
+		return nil // what is still on its way is not needed; report says why
+	default:
+	}
 	tr.mu.Lock()
 	want := tr.taken
 	tr.mu.Unlock()
@@ -319,7 +324,7 @@ func (a *arriving) pages(before uint32, content []byte) error {
 			tr.mu.Unlock()
 			return nil
 		case <-tr.done:
-			return nil // the rest is not needed; report says why
+			return nil
 		case <-tick.C:
 			// The writer is held back while this handler runs; waiting for it frees
 			// it. Errors are seen by the case below.
