@@ -180,6 +180,19 @@ func TestLibSQLClient(t *testing.T) {
 	run("node", "test.mjs", "http://"+p.addr+"/v1/db/acme/js/")
 }
 
+// TestExample runs the program of the README.
+func TestExample(t *testing.T) {
+	p := start(t, t.TempDir(), freeAddr(t))
+	for i, note := range []string{"buy tea", "drink it"} {
+		cmd := exec.CommandContext(t.Context(), "go", "run", "../../examples/notes", note)
+		cmd.Env = append(os.Environ(), "FACETD_SERVER="+p.addr)
+		out, err := cmd.CombinedOutput()
+		if err != nil || strings.Count(string(out), "\n") != i+1 || !strings.Contains(string(out), note) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+}
+
 // TestGracefulStop makes sure that a stopped node leaves everything to the next.
 func TestGracefulStop(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)

@@ -89,6 +89,7 @@ var mayImport = []struct {
 	{"node/internal/fakeservice", []string{"facet", "cluster", "node/service", "internal/sqlite"}, "a service for tests that runs real SQL"},
 	{"node/internal/...", []string{"facet", "cluster", "node/service"}, "what the faces share"},
 	{"node", []string{"facet/...", "cluster/...", "placement/...", "internal/...", "node/..."}, "the composition: everything but the client"},
+	{"examples/...", []string{"client", "facet"}, "programs as users write them"},
 	{"cmd/facetd/...", []string{"facet", "cluster", "client/...", "node", "bench/...", "internal/...", "cmd/..."}, "one binary"},
 }
 
