@@ -529,10 +529,11 @@ func TestUnknownOutcome(t *testing.T) {
 }
 
 // endedBy reports whether err is what a write that is retried until its context
-// ends may give: the error of the last try, or, when the context ended while a try
+// ends may give: the error of the last try when there is no time for another, or,
+// when the context ended while a try
 // was on its way, that nobody knows. Which of them is up to the clock.
 func endedBy(ctx context.Context, err, last error) bool {
-	return ctx.Err() != nil && (errors.Is(err, last) || errors.Is(err, facet.ErrUnknownOutcome) && errors.Is(err, ctx.Err()))
+	return errors.Is(err, last) || ctx.Err() != nil && errors.Is(err, facet.ErrUnknownOutcome) && errors.Is(err, ctx.Err())
 }
 
 func TestRetriesWhatWasNotDone(t *testing.T) {
