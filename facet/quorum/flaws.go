@@ -28,15 +28,15 @@ const (
 	flawNoTermIndex                  // a new placement leader forgets the revocations before its term
 )
 
-// earlyShip is rule R17 broken: members are caught up with the best log seen so
-// far. Only the own log can be shipped, since nothing was fetched.
+// earlyShip is rule R17 broken: everybody is caught up with the best log seen so
+// far, which at first is the own one.
 func (s *Session) earlyShip(dst []Action) []Action {
 	me := &s.slots[s.self].promise
 	for i := range s.n {
-		p := &s.slots[i]
-		if p.promised && p.role&roleNext != 0 && me.Last.Compare(p.promise.Last) > 0 && p.retryAt != Never {
-			p.retryAt = Never
-			dst = append(dst, Action{Kind: ActShip, Slot: i, Seq: min(p.promise.Known, me.Last.Seq-1) + 1, To: me.Last.Seq})
+		m := &s.slots[i]
+		if i != s.self && m.role&roleNext != 0 && m.match == 0 && me.Last.Seq > 0 {
+			m.match = me.Last.Seq
+			dst = append(dst, Action{Kind: ActShip, Slot: i, Seq: min(max(me.Known, me.Base), me.Last.Seq-1) + 1, To: me.Last.Seq})
 		}
 	}
 	return dst

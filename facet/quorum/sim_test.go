@@ -557,6 +557,17 @@ func (s *simSession) ship(a Action) {
 		s.n.w.deliver(m) // the own copy is asked without a detour, mostly
 		return
 	}
+	if !s.n.w.calm && s.n.w.rng.IntN(2) == 0 { // entries may travel apart
+		for i := range m.entries {
+			one := m
+			one.seq, one.entries = m.seq+facet.Seq(i), m.entries[i:i+1]
+			if i > 0 {
+				one.prev = m.entries[i-1].epoch
+			}
+			s.send(one)
+		}
+		return
+	}
 	s.send(m)
 }
 
@@ -646,6 +657,9 @@ func (s *simSession) read() {
 	if w.sim&simCheckBefore != 0 {
 		if !s.tested { // the test comes first, the snapshot some time later
 			s.tested = s.n.lease.Valid(s.n.now())
+			return
+		}
+		if w.rng.IntN(8) > 0 {
 			return
 		}
 		s.tested, free = false, true
@@ -1049,6 +1063,9 @@ func (w *world) clientOne() {
 
 func (w *world) client(s *simSession) {
 	x := w.rng.IntN(100)
+	if s.n.cut > w.step && x < w.p.writes && w.rng.IntN(8) > 0 {
+		x = w.p.writes // what it cannot commit would only hold up its reads
+	}
 	switch {
 	case x < w.p.writes:
 		s.write()
@@ -1160,16 +1177,20 @@ func (w *world) trouble() {
 	if w.chance(w.p.elect) && n.runs() && (n.id != w.lead || !n.g.leading) {
 		w.elect(n.id)
 	}
-	if w.chance(w.p.acquire) {
+	split := slices.ContainsFunc(w.nodes, func(n *simNode) bool { return n.cut > w.step })
+	if w.chance(w.p.acquire) && (!split || w.rng.IntN(4) == 0) {
 		w.replace(n)
 	}
-	if w.chance(w.p.cut) {
+	if !split && w.chance(w.p.cut) {
 		o := w.nodes[max(0, w.last().owner)]
-		o.cut = w.step + 50 + w.rng.IntN(400)
+		if n == o {
+			n = w.nodes[(o.id+1)%w.p.nodes]
+		}
+		o.cut = w.step + 150 + w.rng.IntN(450)
 		if w.rng.IntN(3) > 0 {
 			o.blind = o.cut + w.rng.IntN(100)
 		}
-		if w.rng.IntN(2) == 0 && o.id == w.lead && n.runs() {
+		if o.id == w.lead && n != o && n.runs() {
 			w.elect(n.id)
 		}
 		if o != n {
