@@ -174,6 +174,9 @@ func (d *desk) serve() {
 				d.rest()
 			}
 		case !more:
+			if d.gone {
+				d.remove()
+			}
 			return
 		}
 	}
@@ -227,6 +230,9 @@ func (d *desk) pick() (call *service.Call, j *job, more bool) {
 		return nil, nil, true
 	}
 	d.serving = false
+	// A desk without a facet goes at once: requests for names that do not exist
+	// must not pile desks up.
+	d.gone = d.session == nil && d.dead == 0
 	return nil, nil, false
 }
 

@@ -386,3 +386,19 @@ func TestFullDisk(t *testing.T) {
 	full = false
 	l.must(t, n, "INSERT INTO t VALUES (2)")
 }
+
+// TestReadsOfNothingLeaveNothing asks for many names that do not exist.
+func TestReadsOfNothingLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newWorld().start(t)
+		defer l.stop(t)
+		for i := range 300 {
+			l.must(t, name(fmt.Sprintf("nothing%d", i)), "SELECT 1")
+		}
+		synctest.Wait()
+		l.m.each(func(d *desk) { t.Errorf("%v has a desk", d.name) })
+		if len(l.w.rows) != 0 {
+			t.Errorf("%d facets were created", len(l.w.rows))
+		}
+	})
+}

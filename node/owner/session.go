@@ -96,6 +96,9 @@ func (d *desk) activate(row Row) error {
 		return fmt.Errorf("load %s: %w", d.name, err)
 	}
 	if err := s.begin(ctx); err != nil {
+		if !row.Active {
+			d.dead = row.Epoch // its barrier may be in the log: the next try takes a new epoch (R31)
+		}
 		return errors.Join(fmt.Errorf("activate %s: %w", d.name, err), s.replica.Release(s.store))
 	}
 	s.db, err = engine.Open(engine.Options{
