@@ -113,6 +113,13 @@ func TestRecoverRefuses(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// One more that no snapshot holds.
+	n = open(t, Config{Dir: dir, StateMachine: &ledger{}})
+	lead(t, n)
+	propose(t, n, "last")
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Recover(RecoverConfig{ID: "n2", Dir: dir, StateMachine: &ledger{}}); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("another node's log: %v", err)
 	}
@@ -129,7 +136,7 @@ func TestRecoverRefuses(t *testing.T) {
 	l = &ledger{}
 	n = open(t, Config{Dir: dir, StateMachine: l})
 	lead(t, n)
-	if len(l.all()) != 20 {
+	if len(l.all()) != 21 {
 		t.Errorf("%d commands", len(l.all()))
 	}
 	if err := n.Close(); err != nil {
