@@ -41,9 +41,12 @@ func (s *Session) recover(now Instant, dst []Action) []Action {
 		return dst
 	}
 	if me.promise.Health != Broken && me.promise.Last.Compare(best) == 0 {
-		// Equal positions are equal logs, even if the own promise does not count.
-		s.adopt(s.self, best)
-		return s.fence(now, dst)
+		if me.promise.Last == best {
+			// Equal positions are equal logs, even if the own promise does not count.
+			s.adopt(s.self, best)
+			return s.fence(now, dst)
+		}
+		me.promise.Health = Broken // outvoted (R51): nothing of it is to be used
 	}
 	if s.fetching >= 0 && s.fetch == best {
 		return dst
@@ -152,12 +155,10 @@ func (s *Session) agreed(best facet.Position, all bool) (facet.Position, bool) {
 		case first < 0:
 			first = i
 		case m.promise.Last.Sum == s.slots[first].promise.Last.Sum:
+		case votes[i] > votes[first]:
+			first, differ, tie = i, true, false
 		default:
-			differ = true
-			tie = votes[i] == votes[first]
-			if votes[i] > votes[first] {
-				first = i
-			}
+			differ, tie = true, tie || votes[i] == votes[first]
 		}
 	}
 	if differ && (tie || !all) {

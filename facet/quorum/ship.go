@@ -59,6 +59,8 @@ func (s *Session) Acked(from From, now Instant, epoch facet.Epoch, seq facet.Seq
 		m.next = max(m.next, seq+1)
 	case seq >= m.next && seq+1 >= s.first, m.progress == filling && seq+1 >= s.first:
 		s.stream(m, seq+1)
+	case m.progress == filling && seq > m.acked:
+		m.waiting = false // the log moved on under the snapshot: another one is needed
 	}
 	if seq <= m.acked {
 		return // late or repeated: nothing to count
