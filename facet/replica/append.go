@@ -182,7 +182,7 @@ func (l *live) add(a *appending, raise, cut bool) error {
 	c := a.c
 	id := c.Incarnation
 	rec := commitlog.Record{Kind: kindEntry, Incarnation: id, Epoch: c.Epoch, Seq: c.Seq, Payload: a.payload}
-	p := pending{epoch: a.epoch, seq: c.Seq, sum: c.PostSum, crc: a.crc, ack: a.ack}
+	p := pending{epoch: a.epoch, stamp: c.Epoch, seq: c.Seq, sum: c.PostSum, crc: a.crc, ack: a.ack}
 	if !raise && !cut {
 		if err := l.place(rec, p); err != nil {
 			return err

@@ -121,6 +121,54 @@ func TestUncertainTail(t *testing.T) {
 	}
 }
 
+// TestOldEntriesDoNotHeal sends an uncertain copy the entry it lost, from a newer
+// session: there may have been others behind it, so only the session's own barrier
+// makes the copy sound.
+func TestOldEntriesDoNotHeal(t *testing.T) {
+	mem := disk.NewMem()
+	s, _ := mustOpen(t, single(mem))
+	o := newOwner(t, s, testID(1), 1)
+	o.commit()
+	check(t, s.Sync(ctx))
+	o.commit()
+	check(t, s.Sync(ctx))
+	var lost facet.Commit
+	for c, err := range o.r.Entries(3) {
+		check(t, err)
+		lost = *c
+		lost.Pages = bytes.Clone(c.Pages)
+	}
+	mem = mem.Image(rand.New(rand.NewPCG(1, 1)), disk.KeepAll)
+	check(t, o.r.Close(o.pages))
+	name, at := logSegment(t, mem)
+	check(t, mem.Corrupt(name, func(b []byte) { b[at+100] ^= 1 }))
+
+	s, _ = mustOpen(t, single(mem))
+	r, err := s.Replica(testID(1))
+	check(t, err)
+	if lost.Seq != 3 || r.Position().Seq != 2 {
+		t.Fatalf("lost %v, log ends at %v", lost.Position(), r.Position())
+	}
+	_, err = s.Prepare(ctx, testID(1), 3, bootA)
+	check(t, err)
+	acks := nothing{}
+	check(t, r.Append(3, bootA, &lost, 0, acks))
+	check(t, s.Sync(ctx))
+	if h := r.Meta().Health; h != Uncertain {
+		t.Fatalf("health %v after an old entry", h)
+	}
+	barrier := facet.Commit{
+		Incarnation: testID(1), Kind: facet.KindBarrier, Epoch: 3, Seq: 4, PrevEpoch: lost.Epoch,
+		PreSum: lost.PostSum, PostSum: lost.PostSum, DBPages: lost.DBPages,
+	}
+	check(t, r.Append(3, bootA, &barrier, 0, acks))
+	check(t, s.Sync(ctx))
+	if h := r.Meta().Health; h != Healthy {
+		t.Fatalf("health %v after the barrier", h)
+	}
+	check(t, s.Close())
+}
+
 // gate holds back every sync of log segments while it is closed.
 type gate struct {
 	mu   sync.RWMutex

@@ -69,9 +69,10 @@ type Acker interface {
 type pending struct {
 	after uint64 // number of the record to wait for
 	kind  commitlog.Kind
-	own   bool // it is that record; else it only waits for it
-	dead  bool // cut off
-	epoch facet.Epoch
+	own   bool        // it is that record; else it only waits for it
+	dead  bool        // cut off
+	epoch facet.Epoch // of the session that sent it
+	stamp facet.Epoch // kindEntry: its own epoch
 	seq   facet.Seq
 	sum   facet.Sum // kindEntry: checksum after it
 	crc   uint32    // kindEntry: of its payload
@@ -270,7 +271,9 @@ func (l *live) landed(p *pending, loc commitlog.Loc) {
 		}
 		l.entries[p.seq-l.first] = loc
 		l.durable = p.seq
-		if st.health == Uncertain {
+		if st.health == Uncertain && p.stamp == p.epoch {
+			// An older entry, sent again by a new session, proves nothing about the
+			// ones after it; the session's own barrier does.
 			l.s.healed(l, p.epoch)
 		}
 	case kindPromise:
