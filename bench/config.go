@@ -28,7 +28,7 @@ type Config struct {
 	ValueSize int
 	// Rows is how many rows a facet has before reads begin. Default 100.
 	Rows int
-	// Conns is how many connections the SDK keeps to a node. Default 1.
+	// Conns is how many connections the SDK keeps to a node. Default 2, as the SDK's.
 	Conns int
 	// Token is what the SDK shows the node.
 	Token string
@@ -139,7 +139,7 @@ func (c *Config) fill() error {
 	def(&c.Callers, 64)
 	def(&c.ValueSize, 256)
 	def(&c.Rows, 100)
-	def(&c.Conns, 1)
+	def(&c.Conns, 2)
 	if c.Duration == 0 {
 		c.Duration = 10 * time.Second
 	}

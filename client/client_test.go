@@ -424,7 +424,10 @@ func TestTx(t *testing.T) {
 }
 
 func TestTxDiesWithConnection(t *testing.T) {
-	n, f := simple(t)
+	// One connection, so that the transaction's end tells the SDK of the loss: a
+	// write on another one that is cut as well would be of unknown outcome.
+	n := startNode(t, &nativetest.Service{}, native.Options{})
+	f := openFacet(t, open(t, client.Options{ConnsPerNode: 1}, n))
 	ctx := t.Context()
 	tx, err := f.Begin(ctx)
 	if err != nil {

@@ -11,6 +11,9 @@ const (
 	// not end it earlier: longer than a failover takes, short enough for a person.
 	defaultRetryFor = 15 * time.Second
 
+	// defaultConns is Options.ConnsPerNode where none is given.
+	defaultConns = 2
+
 	// maxRedirects bounds redirects in a row without a pause: more mean that
 	// ownership is moving, and asking faster does not help.
 	maxRedirects = 4

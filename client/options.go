@@ -31,8 +31,9 @@ type Options struct {
 	// DialTimeout bounds connecting to a node. Default 5 s.
 	DialTimeout time.Duration
 
-	// ConnsPerNode is how many connections to keep to each node. Default 1, which
-	// is also the fastest as long as one core can move the bytes.
+	// ConnsPerNode is how many connections to keep to each node. Default 2: while
+	// one side of a connection works through what arrived together, the other
+	// connection keeps the other side busy. More than 64 is refused.
 	ConnsPerNode int
 
 	// MaxResult bounds the bytes of one answer. Default 128 MiB.
@@ -60,7 +61,7 @@ func (o *Options) setDefaults() error {
 		o.DialTimeout = defaultDialTimeout
 	}
 	if o.ConnsPerNode <= 0 {
-		o.ConnsPerNode = 1
+		o.ConnsPerNode = defaultConns
 	}
 	if o.ConnsPerNode > 64 {
 		return facet.Errorf(facet.CodeBadRequest, "open client: ConnsPerNode is %d, limit 64", o.ConnsPerNode)

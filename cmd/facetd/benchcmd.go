@@ -44,7 +44,7 @@ Workloads:
 			fs.IntVar(&cfg.Callers, "callers", 64, "keep `N` requests under way")
 			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
 			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
-			fs.IntVar(&cfg.Conns, "connections", 1, "keep `N` connections to the node")
+			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to the node")
 			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,cold)")
 			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")

@@ -140,7 +140,9 @@ func (f *file) CommitPhaseTwo() error {
 		return nil
 	}
 	db.commits++
-	if err := db.handOff(c); err != nil {
+	err = db.handOff(c)
+	f.store.Recycle()
+	if err != nil {
 		db.breakWith(fmt.Errorf("hand on commit %v: %w", c.Position(), err), true)
 		return err
 	}

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -23,7 +24,7 @@ func (s *Store) Staged() bool { return s.staging }
 // Seal turns the stage into the commit that follows Position, in the given epoch,
 // and makes it the newest committed state. ok is false when the transaction
 // changed nothing; then there is no commit. The commit's Pages are valid until the
-// next Seal.
+// next Seal or Recycle.
 //
 // An error leaves the store unusable for writing: the caller drops it and builds
 // another from the log (rule R26).
@@ -41,10 +42,10 @@ func (s *Store) Seal(id facet.Incarnation, epoch facet.Epoch) (c facet.Commit, o
 			}
 		}
 	}
-	if cap(s.enc) > maxKeptEncoding {
-		s.enc = nil
+	if s.enc == nil {
+		s.enc = encodings.Get().(*[]byte)
 	}
-	enc, sum, last := s.enc[:0], s.pos.Sum, uint32(0)
+	enc, sum, last := (*s.enc)[:0], s.pos.Sum, uint32(0)
 	kept := s.stage[:0]
 	for _, f := range s.stage {
 		old, oldSum, err := s.committed(f.pgno)
@@ -65,7 +66,7 @@ func (s *Store) Seal(id facet.Incarnation, epoch facet.Epoch) (c facet.Commit, o
 		last = f.pgno
 		kept = append(kept, f)
 	}
-	s.stage, s.enc = kept, enc
+	s.stage, *s.enc = kept, enc
 	if len(enc) == 0 && s.stagePages == s.pages {
 		s.Discard()
 		return c, false, nil
@@ -84,6 +85,19 @@ func (s *Store) Seal(id facet.Incarnation, epoch facet.Epoch) (c facet.Commit, o
 	s.adopt(&c, s.stage)
 	s.stage, s.staging = s.stage[:0], false
 	return c, true, nil
+}
+
+// encodings are buffers for encoded pages, shared by all stores for the same reason
+// as frames are.
+var encodings = sync.Pool{New: func() any { return new([]byte) }}
+
+// Recycle gives back the memory of the last sealed commit's Pages, once the commit
+// was handed on.
+func (s *Store) Recycle() {
+	if s.enc != nil && cap(*s.enc) <= maxKeptEncoding {
+		encodings.Put(s.enc)
+	}
+	s.enc = nil
 }
 
 // Barrier makes the barrier entry that follows Position in the given epoch.

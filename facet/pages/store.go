@@ -57,7 +57,7 @@ type Store struct {
 	stageFloor uint32   // smallest size the transaction has set: committed pages above it are gone
 	staging    bool
 
-	enc []byte      // encoded pages of the last sealed commit
+	enc *[]byte     // encoded pages of the last sealed commit, until Recycle
 	old *[Size]byte // for reading a page of the file; most commits need none
 
 	maxPages uint32
@@ -73,7 +73,7 @@ type frame struct {
 // maxKeptStage bounds the stage's list kept from one transaction to the next.
 const maxKeptStage = 64
 
-// maxKeptEncoding is the largest encoding buffer kept from one commit to the next.
+// maxKeptEncoding is the largest encoding buffer kept for another commit.
 const maxKeptEncoding = 64 << 10
 
 // New makes the store of a facet whose file is in the state base. open is called
