@@ -164,7 +164,7 @@ func (d *desk) serve() {
 		if s := d.session; s != nil && s.full() && d.park() {
 			return // rule R32; the session posts todoResume when there is room
 		}
-		call, j, more := d.pick()
+		call, j, more, leaves := d.pick()
 		switch {
 		case j != nil:
 			d.runJob(j)
@@ -174,7 +174,7 @@ func (d *desk) serve() {
 				d.rest()
 			}
 		case !more:
-			if d.gone {
+			if leaves { // told by pick: another goroutine may serve the desk by now
 				d.remove()
 			}
 			return
@@ -195,45 +195,45 @@ func (d *desk) park() bool {
 }
 
 // pick takes the next thing to do. When there is nothing it ends the service,
-// unless something was posted meanwhile.
-func (d *desk) pick() (call *service.Call, j *job, more bool) {
+// unless something was posted meanwhile, and says whether the desk is gone with it.
+func (d *desk) pick() (call *service.Call, j *job, more, leaves bool) {
 	if d.tx == nil && d.next < len(d.batch) {
 		// The steady path: no lock between two requests of one batch. Jobs and
 		// stray transaction requests wait for the end of the batch.
 		call = d.batch[d.next]
 		d.batch[d.next] = nil
 		d.next++
-		return call, nil, true
+		return call, nil, true, false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.txLine) > 0 {
 		call = d.txLine[0]
 		d.txLine = append(d.txLine[:0], d.txLine[1:]...)
-		return call, nil, true
+		return call, nil, true, false
 	}
 	if d.tx == nil {
 		if len(d.jobs) > 0 {
 			j = d.jobs[0]
 			d.jobs = append(d.jobs[:0], d.jobs[1:]...)
-			return nil, j, true
+			return nil, j, true, false
 		}
 		if len(d.line) > 0 {
 			d.batch, d.line = d.line, d.batch[:0]
 			d.next = 1
 			call = d.batch[0]
 			d.batch[0] = nil
-			return call, nil, true
+			return call, nil, true, false
 		}
 	}
 	if d.todo.Load() != 0 {
-		return nil, nil, true
+		return nil, nil, true, false
 	}
 	d.serving = false
 	// A desk without a facet goes at once: requests for names that do not exist
 	// must not pile desks up.
 	d.gone = d.session == nil && d.dead == 0
-	return nil, nil, false
+	return nil, nil, false, d.gone
 }
 
 // rest gives back what a facet does not need between two bursts of requests: the
