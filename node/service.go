@@ -13,6 +13,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
 )
@@ -98,7 +99,7 @@ func (s svc) Export(ctx context.Context, name facet.Name) (service.Export, error
 // memory stays bounded and nothing exists until SQLite has found it sound.
 func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace bool) (service.Info, error) {
 	if _, err := s.Stat(ctx, name); err == nil && !replace {
-		return service.Info{}, facet.Errorf(facet.CodeExists, "facet %s exists already; delete it first, or import with replace to exchange its whole content", name)
+		return service.Info{}, owner.ExistsError(name)
 	}
 	tmp, err := s.n.tempDir()
 	if err != nil {

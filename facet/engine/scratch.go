@@ -61,25 +61,6 @@ func (s *Scratch) Try(req *facet.Request, resp *facet.Response, opts RunOptions)
 	return writes, err
 }
 
-// Classify reports whether the request would write.
-func (s *Scratch) Classify(req *facet.Request) (writes bool, err error) {
-	var resp facet.Response
-	writes, err = s.Try(req, &resp, RunOptions{})
-	if err != nil && errors.As(err, new(*facet.Error)) {
-		err = nil // the answer of an empty database, which Run gives
-	}
-	return writes, err
-}
-
-// Run answers a request that Classify said does not write.
-func (s *Scratch) Run(req *facet.Request, resp *facet.Response) error {
-	writes, err := s.Try(req, resp, RunOptions{})
-	if writes {
-		return facet.Errorf(facet.CodeInternal, "a request that writes was given to a scratch database")
-	}
-	return err
-}
-
 // take gets a database, waiting for one in use if there are too many.
 func (s *Scratch) take() (*DB, error) {
 	wait := time.NewTimer(s.limits.withDefaults().StatementTime)

@@ -159,7 +159,7 @@ func (e *Export) Close() error { return e.sn.Close() }
 // one step, so a reader sees the old database or the new one (rule R49).
 func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n uint32, sum facet.Sum, replace bool) error {
 	if _, ok := m.opts.Placement.Lookup(name); ok && !replace {
-		return existsError(name)
+		return ExistsError(name)
 	}
 	row, err := m.opts.Placement.CreateDetached(ctx, name)
 	if err != nil {
@@ -173,7 +173,7 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	err = m.do(ctx, name, true, func(*session) error {
 		old, ok := m.opts.Placement.Lookup(name)
 		if ok && !replace {
-			return existsError(name)
+			return ExistsError(name)
 		}
 		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
 			return err
@@ -194,7 +194,8 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	return err
 }
 
-func existsError(name facet.Name) error {
+// ExistsError tells that an import would hit a facet that is there.
+func ExistsError(name facet.Name) error {
 	return facet.Errorf(facet.CodeExists, "facet %s exists already; delete it first, or import with replace to exchange its whole content", name)
 }
 
