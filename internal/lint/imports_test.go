@@ -80,7 +80,7 @@ var mayImport = []struct {
 	{"bench/limits", []string{"facet/...", "internal/...", "bench/...", "client"}, "measures parts of a node in process, to compare with the whole"},
 	{"bench/...", []string{"client/...", "facet", "bench/..."}, "the benchmark uses the SDK as a user would"},
 	{"node/service", []string{"facet", "cluster"}, "the border between a node and its faces"},
-	{"node/owner", []string{"facet/...", "cluster", "node/service"}, "ownership does not know protocols"},
+	{"node/owner", []string{"facet/...", "cluster", "node/service", "node/peer"}, "ownership does not know protocols"},
 	{"node/native/nativetest", []string{"facet", "cluster", "node/service"}, "a service in memory for tests"},
 	{"node/peer", []string{"facet/...", "cluster", "placement", "internal/..."}, "carries messages between nodes and decides nothing"},
 	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service"}, "a face reaches the node through the service only"},

@@ -26,13 +26,12 @@ func (d *desk) checkpoint() {
 		return
 	}
 	s.ckpt = c
-	committed := make(chan struct{})
-	s.onCommitted(func() { close(committed) })
+	committed := make(chan error, 1)
+	s.onCommitted(func(err error) { committed <- err })
 	d.m.wg.Go(func() {
 		w := &written{s: s, c: c}
-		<-committed // or the session died
-		if w.err = s.whyDead(); w.err == nil {
-			w.err = s.replica.Checkpoint(d.m.ctx, c, c.Base().Position)
+		if w.err = <-committed; w.err == nil {
+			w.err = s.checkpointOwn(d.m.ctx, c)
 		}
 		d.mu.Lock()
 		d.written = w
@@ -86,7 +85,7 @@ func (d *desk) checkpointNow() bool {
 	if c == nil {
 		return true
 	}
-	if err := s.replica.Checkpoint(d.m.ctx, c, c.Base().Position); err != nil {
+	if err := s.checkpointOwn(d.m.ctx, c); err != nil {
 		c.Abort()
 		d.checkpointFailed(s, err)
 		d.bury()

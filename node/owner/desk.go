@@ -8,6 +8,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -317,6 +318,7 @@ func (d *desk) run(call *service.Call) {
 		d.answer(call, facet.Errorf(facet.CodeUnavailable, "the facet is being taken over; try again"))
 		return
 	}
+	before := s.store.Position().Seq
 	d.current.Store(call)
 	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
 	d.current.Store(nil)
@@ -324,7 +326,7 @@ func (d *desk) run(call *service.Call) {
 		s.die(err)
 	}
 	d.followTx(call)
-	s.gate(call)
+	s.gate(call, s.store.Position().Seq != before)
 	d.pages.Store(s.store.Pages())
 	if s.store.Dirty() >= checkpointPages {
 		d.checkpoint()
@@ -370,6 +372,15 @@ func (d *desk) sweep() {
 func (d *desk) open(call *service.Call) (empty bool, err error) {
 	row, ok := d.m.opts.Placement.Lookup(d.name)
 	if !ok {
+		// It may have been made elsewhere, and written to, a moment ago.
+		ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+		row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name)
+		cancel()
+		if err != nil {
+			return false, fmt.Errorf("look %s up: %w", d.name, err)
+		}
+	}
+	if !ok {
 		d.current.Store(call)
 		writes, err := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
 		d.current.Store(nil)
@@ -377,7 +388,7 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 			d.answer(call, err)
 			return true, nil
 		}
-		ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
+		ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
 			return false, fmt.Errorf("create %s: %w", d.name, err)
@@ -441,6 +452,9 @@ func (d *desk) leave() bool {
 }
 
 func (d *desk) remove() {
+	if d.sh == nil {
+		return // of a facet without a name: nobody looks for it
+	}
 	d.sh.mu.Lock()
 	if d.sh.desks[d.name] == d {
 		delete(d.sh.desks, d.name)
@@ -463,9 +477,13 @@ func (d *desk) hibernate() bool {
 	if !s.idle() || s.ckpt != nil || s.store.Snapshots() > 0 {
 		return false // the sweeper comes again
 	}
+	if idle := d.m.clock.Load() - d.lastUsed.Load(); !s.caught() && idle < restAnyway*int64(d.m.opts.IdleAfter) {
+		return false // somebody is being filled
+	}
 	if !d.checkpointNow() {
 		return false
 	}
+	s.rest()
 	d.closeSession()
 	return d.leave()
 }
@@ -493,11 +511,12 @@ func (d *desk) close() bool {
 			return false
 		}
 		if !s.isDead() && !s.idle() {
-			s.onCommitted(func() { d.post(todoClose) })
+			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(error) { d.post(todoClose) }})
 			return false
 		}
 		if !s.isDead() && d.m.ctx.Err() == nil {
 			d.checkpointNow()
+			s.rest()
 		}
 		if d.session != nil {
 			d.closeSession()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/facet/quorum"
 )
 
 // job is work on a facet between two requests, on the desk's goroutine. f is
@@ -14,13 +17,14 @@ import (
 // says why there is none. It must not keep the session.
 type job struct {
 	closed bool // the session is to be closed first
+	fenced bool // and one opened before that: nobody else may serve the facet then
 	f      func(s *session, err error)
 }
 
 // do queues a job and waits for it.
-func (m *Manager) do(ctx context.Context, name facet.Name, closed bool, f func(s *session) error) error {
+func (m *Manager) do(ctx context.Context, name facet.Name, how job, f func(s *session) error) error {
 	done := make(chan error, 1)
-	j := &job{closed: closed, f: func(s *session, err error) {
+	j := &job{closed: how.closed, fenced: how.fenced, f: func(s *session, err error) {
 		if err == nil {
 			err = f(s)
 		}
@@ -55,21 +59,24 @@ func (d *desk) runJob(j *job) {
 		return
 	}
 	switch {
-	case j.closed && s != nil:
-		committed := make(chan struct{})
-		s.onCommitted(func() { close(committed) })
-		<-committed // milliseconds; or the session died
-		if d.bury(); d.session != nil {
-			d.closeSession()
-		}
-	case !j.closed && s == nil:
+	case s != nil && s.isDead():
+		j.f(nil, facet.Errorf(facet.CodeUnavailable, "%s is changing its owner; try again", d.name))
+		return
+	case s == nil && (!j.closed || j.fenced):
 		if err := d.openExisting(); err != nil {
 			j.f(nil, err)
 			return
 		}
-	case s != nil && s.isDead():
-		j.f(nil, facet.Errorf(facet.CodeUnavailable, "%s is changing its owner; try again", d.name))
-		return
+	}
+	if j.closed && d.session != nil {
+		err := d.session.awaitCommitted()
+		if d.bury(); d.session != nil {
+			d.closeSession()
+		}
+		if err != nil {
+			j.f(nil, err)
+			return
+		}
 	}
 	j.f(d.session, nil)
 }
@@ -84,7 +91,45 @@ func (m *Manager) Ensure(ctx context.Context, name facet.Name) (created bool, er
 		m.created.Add(1)
 		created = true
 	}
-	return created, m.do(ctx, name, false, func(*session) error { return nil })
+	return created, m.Wake(ctx, name)
+}
+
+// Wake opens a facet that exists, and has it find out what its members lack.
+func (m *Manager) Wake(ctx context.Context, name facet.Name) error {
+	return m.do(ctx, name, job{}, func(s *session) error {
+		s.mu.Lock()
+		for i := range s.members {
+			s.core.Doubt(i)
+		}
+		s.run()
+		return nil
+	})
+}
+
+// wakeLacking wakes the facets that went to rest while node missed something.
+func (m *Manager) wakeLacking(node cluster.NodeID) {
+	names := m.lacking.take()
+	if len(names) == 0 {
+		return
+	}
+	m.wg.Go(func() {
+		for _, name := range names {
+			if m.opening.Err() != nil {
+				return
+			}
+			row, ok := m.opts.Placement.Lookup(name)
+			if !ok || !row.Local {
+				continue
+			}
+			if !slices.ContainsFunc(row.set(), func(x Member) bool { return x.Node == node }) {
+				m.lacking.note(name)
+				continue
+			}
+			if err := m.Wake(m.opening, name); err != nil {
+				m.log.Debug("wake facet for a member that is back", "facet", name.String(), "error", err)
+			}
+		}
+	})
 }
 
 // Open reports whether the facet is open for work, and its size in pages if so.
@@ -110,7 +155,7 @@ func (m *Manager) CheckpointSoon(name facet.Name) bool {
 // Closed runs f while nobody has the facet open: a session that is open is closed
 // first, and no request runs before f returns.
 func (m *Manager) Closed(ctx context.Context, name facet.Name, f func() error) error {
-	return m.do(ctx, name, true, func(*session) error { return f() })
+	return m.do(ctx, name, job{closed: true}, func(*session) error { return f() })
 }
 
 // Export is a facet at one position, for reading.
@@ -120,9 +165,10 @@ type Export struct{ sn *pages.Snapshot }
 func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) {
 	var sn *pages.Snapshot
 	committed := make(chan error, 1)
-	err := m.do(ctx, name, false, func(s *session) (err error) {
+	err := m.do(ctx, name, job{}, func(s *session) (err error) {
 		if sn, err = s.store.Snapshot(); err == nil {
-			s.onCommitted(func() { committed <- s.whyDead() })
+			// It is a read like any other: this must still be the owner (R33, R34).
+			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { committed <- err }})
 		}
 		return err
 	})
@@ -166,11 +212,17 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 		return fmt.Errorf("import %s: %w", name, err)
 	}
 	base := pages.Base{Position: facet.Position{Epoch: row.Epoch, Seq: 1, Sum: sum}, Pages: n}
-	if err := m.opts.Replica(row).Install(ctx, base, path); err != nil {
+	err = m.installOwn(ctx, &row, base, path)
+	if err == nil {
+		// Before the name leads there, a majority must hold the data and the new
+		// row be activated: until then nobody would find them after a failure.
+		err = m.activateDetached(&row)
+	}
+	if err != nil {
 		m.forget(ctx, row)
 		return fmt.Errorf("import %s: %w", name, err)
 	}
-	err = m.do(ctx, name, true, func(*session) error {
+	err = m.do(ctx, name, job{closed: true, fenced: replace}, func(*session) error {
 		old, ok := m.opts.Placement.Lookup(name)
 		if ok && !replace {
 			return ExistsError(name)
@@ -194,6 +246,19 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	return err
 }
 
+// activateDetached takes a facet without a name through its first activation, and
+// leaves it closed.
+func (m *Manager) activateDetached(row *Row) error {
+	d := newDesk(m, nil, row.Name)
+	d.serving = true // by this goroutine: what is posted starts nobody
+	if err := d.activate(*row); err != nil {
+		return err
+	}
+	err := d.session.awaitCommitted()
+	d.closeSession()
+	return err
+}
+
 // ExistsError tells that an import would hit a facet that is there.
 func ExistsError(name facet.Name) error {
 	return facet.Errorf(facet.CodeExists, "facet %s exists already; delete it first, or import with replace to exchange its whole content", name)
@@ -201,7 +266,9 @@ func ExistsError(name facet.Name) error {
 
 // Delete removes the facet.
 func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
-	return m.do(ctx, name, true, func(*session) error {
+	// The one who deletes must be the one who served last: nobody else can
+	// acknowledge anything then, and no fence but the epoch is needed (R47).
+	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
 		row, ok := m.opts.Placement.Lookup(name)
 		if !ok {
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
@@ -220,7 +287,7 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 func (m *Manager) forget(ctx context.Context, row Row) {
 	err := m.opts.Placement.Delete(ctx, row)
 	if err == nil {
-		err = m.opts.Replica(row).Tomb(ctx)
+		err = m.tombOwn(ctx, row.Incarnation)
 	}
 	if err == nil {
 		err = m.opts.Placement.Tomb(ctx, row.Incarnation)

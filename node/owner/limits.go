@@ -8,11 +8,6 @@ const (
 	// refused with CodeOverloaded: a longer line only makes everybody late.
 	maxQueue = 4096
 
-	// maxWindow and maxWindowBytes bound what a facet may have shipped and not yet
-	// committed (rule R32); beyond them requests wait before they run.
-	maxWindow      = 1024
-	maxWindowBytes = 16 << 20
-
 	// checkpointPages is the overlay size at which an active facet is
 	// checkpointed: 1,024 pages are 4 MiB of memory.
 	checkpointPages = 1024
@@ -28,8 +23,45 @@ const (
 	// checkpointBackoff is how long a checkpoint that failed is put off.
 	checkpointBackoff = time.Second
 
-	// openTimeout bounds the way from a cold facet to an active one.
-	openTimeout = 30 * time.Second
+	// openTimeout bounds the way from a cold facet to an active one. It is far above
+	// what recovery takes, lease included, so that it ends only where a majority is
+	// gone (R25).
+	openTimeout = 10 * time.Second
+
+	// confirmTimeout bounds asking whether a facet exists.
+	confirmTimeout = 5 * time.Second
+
+	// askTimeout bounds one PREPARE or CHECK; the core asks again four times as often.
+	askTimeout = time.Second
+
+	// fetchTimeout and maxFetched bound the part of a log that a new owner gets from
+	// another member before it adopts it. Beyond them that member becomes the owner.
+	fetchTimeout = 10 * time.Second
+	maxFetched   = 8 << 20
+
+	// maxSnapshots bounds the snapshots being sent, snapshotTimeout the time of one:
+	// the largest facet at a few MiB a second.
+	maxSnapshots    = 8
+	snapshotTimeout = 15 * time.Minute
+
+	// loadAgain is how soon a copy is tried again that somebody else writes.
+	loadAgain = 5 * time.Millisecond
+
+	// spareEntries and spareBytes bound the memory a session keeps for the entries
+	// to come: 32 of the usual size.
+	spareEntries = 32
+	spareBytes   = 4 << 10
+
+	// maxLacking bounds the facets remembered because a member missed something.
+	maxLacking = 1 << 16
+
+	// restAnyway is how many times IdleAfter a facet stays open for a member that
+	// does not catch up.
+	restAnyway = 4
+
+	// fillTimeout bounds how long a new member of a set is filled before the change
+	// of the set is given up.
+	fillTimeout = 20 * time.Minute
 
 	// recentTx is how many ended transactions a desk remembers, to tell a late
 	// request why its transaction is over.

@@ -11,86 +11,23 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
-	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/node/service"
 )
 
-// Row is what an owner needs to know of a facet's row in the placement table.
-type Row struct {
-	Incarnation facet.Incarnation
-	Epoch       facet.Epoch
-	Owner       cluster.NodeID
-	OwnerURL    string
-	Local       bool // the owner is this node, in this process life or an earlier one
-	Mine        bool // Epoch was issued to this process life (rule R2)
-	Active      bool // Epoch is activated (rule R21)
-	New         bool // never activated: its members may hold nothing yet (rule R47)
-	Members     int  // of the next set
-}
-
-// Placement is the placement table as owners use it. Methods may be called from
-// any goroutine. Errors are *facet.Error or wrap one.
-type Placement interface {
-	// Lookup reads this node's copy of the table. It does not block.
-	Lookup(name facet.Name) (Row, bool)
-	// Create makes the facet with this node as its owner, or returns the row that
-	// is there already.
-	Create(ctx context.Context, name facet.Name) (Row, error)
-	// Acquire issues a new epoch for row to this process life; it fails if row is
-	// no longer the newest.
-	Acquire(ctx context.Context, name facet.Name, row Row) (Row, error)
-	// CreateDetached makes a facet that has no name yet, with this node as its owner.
-	CreateDetached(ctx context.Context, name facet.Name) (Row, error)
-	// Bind leads the name to row instead of to old, if it still leads to old (rule
-	// R49). A zero old wants the name to be free.
-	Bind(ctx context.Context, name facet.Name, old, row Row) error
-	// Delete raises the epoch without an owner (rule R47).
-	Delete(ctx context.Context, row Row) error
-	// Tomb takes the row away for good.
-	Tomb(ctx context.Context, id facet.Incarnation) error
-	// Activate is the compare-and-set of rule R21. When it returns nil this node's
-	// own table has applied it (rule R22).
-	Activate(ctx context.Context, row Row) error
-}
-
-// Acker is told when this node's own copy durably holds a facet's log up to seq.
-// It is called in log order from one goroutine and must not block.
-type Acker interface {
-	Acked(id facet.Incarnation, epoch facet.Epoch, seq facet.Seq)
-}
-
-// Replica is this node's copy of one facet, as its owner uses it.
-type Replica interface {
-	// Begin makes the copy of a facet that is new. The promise comes with the first
-	// Append.
-	Begin(ctx context.Context) error
-	// Prepare makes the promise for the row's epoch durable (rule R6). A facet that
-	// is new begins empty; any other must be there (rule R4).
-	Prepare(ctx context.Context, row Row) error
-	// Load gives the facet's pages with every entry of the log applied (rule R23).
-	// Release ends their use.
-	Load(ctx context.Context) (*pages.Store, error)
-	Release(*pages.Store) error
-	// Append places c in the log; the promise is checked in the same critical
-	// section (rules R5, R7, R27). c.Pages is copied. It does not wait for the disk.
-	Append(c *facet.Commit, known facet.Seq, ack Acker) error
-	// Checkpoint does steps 3 to 5 of pages.Checkpoint but for Done. known is
-	// a committed position at or above the checkpoint's (rule R11).
-	Checkpoint(ctx context.Context, c *pages.Checkpoint, known facet.Position) error
-	// Install takes the file at path, which is on the node's own disk, as the
-	// database at base (rule R44). It moves the file.
-	Install(ctx context.Context, base pages.Base, path string) error
-	// Tomb takes the data out of service for ever (rule R47).
-	Tomb(ctx context.Context) error
-}
-
 // Options configure a Manager. Zero values are the defaults.
 type Options struct {
+	// Self is this node in this process life.
+	Self      Member
 	Placement Placement
-	Replica   func(Row) Replica
+	Store     *replica.Store // this node's copies
+	// Peers reaches the other members; nil will do where every set is this node.
+	Peers Peers
+	// Lease is this process's read lease; without one every read asks a majority.
+	Lease Lease
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -107,18 +44,25 @@ type Options struct {
 // Manager runs the facets this node owns. All methods may be called from any
 // goroutine.
 type Manager struct {
-	opts    Options
-	log     *slog.Logger
-	scratch *engine.Scratch
-	ctx     context.Context // ends when the manager closes
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup // every goroutine of the manager and its desks
-	desks   sync.WaitGroup // every desk
-	crew    crew
-	seed    maphash.Seed
-	shards  [shards]shard
+	opts     Options
+	log      *slog.Logger
+	lease    Lease
+	scratch  *engine.Scratch
+	began    time.Time       // zero of the cores' clock
+	ctx      context.Context // ends when the manager has closed
+	cancel   context.CancelFunc
+	opening  context.Context // ends when it begins to: nothing is activated any more
+	stop     context.CancelFunc
+	wg       sync.WaitGroup // every goroutine of the manager and its desks
+	desks    sync.WaitGroup // every desk
+	crew     crew
+	sessions sessions
+	lacking  lacking
+	seed     maphash.Seed
+	shards   [shards]shard
 
 	hibernating chan struct{} // semaphore
+	snapshots   chan struct{} // semaphore
 	pressure    chan struct{} // wakes the sweeper when memory runs short
 	clock       atomic.Int64  // coarse time in Unix nanoseconds, set by the sweeper
 
@@ -137,8 +81,8 @@ type shard struct {
 
 // New starts a manager. Close it.
 func New(opts Options) (*Manager, error) {
-	if opts.Placement == nil || opts.Replica == nil {
-		return nil, fmt.Errorf("start owner: Placement and Replica are needed")
+	if opts.Placement == nil || opts.Store == nil || opts.Self.Boot.IsZero() {
+		return nil, fmt.Errorf("start owner: Placement, Store and Self are needed")
 	}
 	setDefault(&opts.IdleAfter, DefaultIdleAfter)
 	setDefault(&opts.MemoryBudget, DefaultMemoryBudget)
@@ -153,9 +97,15 @@ func New(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts: opts, log: opts.Logger, seed: maphash.MakeSeed(),
 		hibernating: make(chan struct{}, maxHibernating),
-		pressure:    make(chan struct{}, 1),
+		snapshots:   make(chan struct{}, maxSnapshots),
+		lease:       opts.Lease, began: time.Now(),
+		pressure: make(chan struct{}, 1),
+	}
+	if m.lease == nil {
+		m.lease = noLease{}
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.opening, m.stop = context.WithCancel(m.ctx)
 	m.scratch = engine.NewScratch(opts.Limits)
 	m.clock.Store(opts.Now().UnixNano())
 	m.crew.wg = &m.wg
@@ -171,6 +121,9 @@ func setDefault[T time.Duration | int64](v *T, d T) {
 		*v = d
 	}
 }
+
+// now is the cores' clock. Nothing about leases depends on it.
+func (m *Manager) now() quorum.Instant { return quorum.Instant(time.Since(m.began)) }
 
 // Stats are the manager's counters, for metrics.
 type Stats struct {
@@ -350,6 +303,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		sh.closed = true // nobody makes a desk here from now on
 		sh.mu.Unlock()
 	}
+	m.stop()
 	m.each(func(d *desk) { d.post(todoClose) })
 	// When time is up, checkpoints are given up and answers not yet committed
 	// become CodeUnknownOutcome; the log has what is durable.

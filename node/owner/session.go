@@ -1,305 +1,288 @@
 package owner
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"sync"
+	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/node/service"
 )
 
 // session is one ownership of one open facet: from activation in an epoch to
-// hibernation or death. It belongs to its desk's goroutine except for the gate,
-// which acknowledgements reach from the log.
+// hibernation or death. It is the shell of a quorum.Session: inputs come in from
+// the engine, from this node's log, from peers and from the placement table, each
+// changes the core under mu, and then run carries out what the core wants.
+//
+// The engine, the pages and the checkpoint belong to the desk's goroutine. All
+// else is guarded by mu.
 //
 // The gate: every answer waits until the commit index covers what it saw, reads
-// included (rule R29), and leaves in order (I8).
+// included (rule R29), and reads wait for the lease or a quorum as well (R33, R34).
 type session struct {
-	d       *desk
-	row     Row
-	replica Replica
-	store   *pages.Store
-	db      *engine.DB
+	d     *desk
+	row   Row
+	own   replica.Replica
+	store *pages.Store
+	db    *engine.DB
 
 	ckpt *pages.Checkpoint // under way
 
-	mu        sync.Mutex
-	tracker   quorum.Tracker
-	committed facet.Seq
-	shipped   facet.Seq
-	bytes     []shippedBytes // sizes of what is shipped and not committed
-	unacked   int            // their sum
-	waiting   []gated
-	blocked   bool // the desk waits for room in the window
-	notices   []notice
-	dead      error
+	turn chan struct{} // holds a token: the desk's goroutine has something to look at while it activates
 
-	released []*service.Call // used by Acked only, which one goroutine calls
+	mu      sync.Mutex
+	core    *quorum.Session
+	members []member // by slot of the core
+	acts    []quorum.Action
+	batch   []*entry // what run ships; of whoever runs
+	running bool     // somebody carries out actions; who comes now leaves the rest to him
+	stopped bool     // closed: nothing is carried out any more
+
+	recent      recent
+	waiting     []gated // for the commit index, by what they saw
+	unconfirmed []gated // reads that wait for a round of CHECK (rule R34)
+	released    []gated // of whoever runs
+	blocked     bool    // the desk waits for room in the window
+	filling     chan struct{}
+
+	timer   *time.Timer
+	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
+
+	adopt      *quorum.Action // the log the core chose, for the desk's goroutine
+	fetched    []facet.Commit // entries of it that the own copy lacks
+	serving    bool
+	activating bool           // an ACTIVATE is on its way
+	betterAt   cluster.NodeID // holds a log that this node cannot get: it should be the owner
 }
 
+// member is what the shell knows of a slot's store.
+type member struct {
+	Member
+	learner  bool // no member yet: it is being filled
+	asking   bool // a PREPARE is on its way
+	checking bool // a CHECK is on its way
+	sending  bool // a snapshot is on its way
+
+	// Entries that are no longer in memory are read from the log and sent by a
+	// goroutine of their own, which everything for the member waits behind.
+	catching         bool
+	catchAt, catchTo facet.Seq
+}
+
+// gated is an answer that waits, or a function that is told when one could leave.
 type gated struct {
-	seq  facet.Seq
-	call *service.Call
+	gate  quorum.ReadGate
+	wrote bool // it was a transaction that changed something: no lease is needed (R28)
+	call  *service.Call
+	f     func(error)
 }
 
-// notice is a function to call once when the commit index reaches seq or the
-// session dies.
-type notice struct {
-	seq facet.Seq
-	f   func()
-}
-
-type shippedBytes struct {
-	seq facet.Seq
-	n   int
-}
-
-// activate takes the facet from its row in the placement table to an open
-// session: a new epoch if the row's was not issued to this process life or is
-// spent (R2, R31), promise (R6), pages from base and log (R23), barrier (R20),
-// activation (R21); only then may anything run (R22).
-func (d *desk) activate(row Row) error {
-	ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
-	defer cancel()
-	if !row.Local {
-		return &facet.Error{Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch}
+func (g *gated) finish(err error) {
+	if g.f != nil {
+		g.f(err)
+		return
 	}
-	var err error
-	if !row.Mine || row.Epoch == d.dead {
-		if row, err = d.m.opts.Placement.Acquire(ctx, d.name, row); err != nil {
-			return fmt.Errorf("acquire %s: %w", d.name, err)
-		}
-	}
-	s := &session{d: d, row: row, replica: d.m.opts.Replica(row)}
-	switch {
-	case row.Active:
-	case row.New && row.Members == 1:
-		// The only member is this node, and its log of the facet is empty or what it
-		// installed itself (an import): there
-		// is nobody else to fence and nothing to fetch. The promise goes into the
-		// log in front of the barrier, in the same batch (R7), and one fsync covers
-		// R16, R17 and R20.
-		if err := s.replica.Begin(ctx); err != nil {
-			return fmt.Errorf("begin %s: %w", d.name, err)
-		}
-	default:
-		if err := s.replica.Prepare(ctx, row); err != nil {
-			return fmt.Errorf("prepare %s: %w", d.name, err)
-		}
-	}
-	if s.store, err = s.replica.Load(ctx); err != nil {
-		return fmt.Errorf("load %s: %w", d.name, err)
-	}
-	if err := s.begin(ctx); err != nil {
-		if !row.Active {
-			d.dead = row.Epoch // its barrier may be in the log: the next try takes a new epoch (R31)
-		}
-		return errors.Join(fmt.Errorf("activate %s: %w", d.name, err), s.replica.Release(s.store))
-	}
-	s.db, err = engine.Open(engine.Options{
-		ID: row.Incarnation, Epoch: row.Epoch, Store: s.store,
-		Commits: s.ship, Limits: d.m.opts.Limits, Now: d.m.opts.Now,
-	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("open %s: %w", d.name, err), s.replica.Release(s.store))
+		g.call.Err = err
 	}
-	d.session = s
-	d.engine.Store(s.db)
-	d.dead = 0
-	d.pages.Store(s.store.Pages())
-	d.m.active.Add(1)
-	d.m.opened.Add(1)
-	d.measure()
-	return nil
+	g.call.OnInterrupt(nil)
+	g.call.Done(g.call)
 }
 
-// begin commits the barrier and activates the epoch, or, where that was done
-// earlier in this process life, goes on from the last commit: hibernation is no
-// change of epoch, and everything in the log was committed before it.
-func (s *session) begin(ctx context.Context) error {
-	if s.row.Active {
-		pos := s.store.Position()
-		var err error
-		s.tracker, err = quorum.NewTracker(1, pos.Seq)
-		s.committed = s.tracker.Ack(0, pos.Seq)
-		s.shipped = pos.Seq
-		return err
+func (s *session) ownFrom() quorum.From { return s.fromSlot(s.core.Self()) }
+
+// fromSlot is the sender of an answer that came from the store a slot stands for.
+func (s *session) fromSlot(slot int) quorum.From {
+	m := &s.members[slot]
+	return quorum.From{Slot: slot, Store: quorum.StoreID(m.Store), Boot: quorum.BootID(m.Boot)}
+}
+
+// from finds the slot of who answered; the core checks store and process life (R3).
+func (s *session) from(r peer.Remote) (quorum.From, bool) {
+	for i := range s.members {
+		if s.members[i].Store == r.Store {
+			return quorum.From{Slot: i, Store: quorum.StoreID(r.Store), Boot: quorum.BootID(r.Boot)}, true
+		}
 	}
-	barrier := s.store.Barrier(s.row.Incarnation, s.row.Epoch)
-	var err error
-	if s.tracker, err = quorum.NewTracker(1, barrier.Seq); err != nil {
-		return err
-	}
-	if err := s.ship(&barrier); err != nil {
-		return err
-	}
-	committed := make(chan struct{})
-	s.onCommitted(func() { close(committed) })
-	select {
-	case <-committed:
-	case <-ctx.Done():
-		s.die(ctx.Err())
-		return facet.Errorf(facet.CodeUnavailable, "the barrier of epoch %v was not committed in time", s.row.Epoch)
-	}
-	if err := s.d.m.opts.Placement.Activate(ctx, s.row); err != nil {
-		return err
-	}
-	s.row.Active = true
-	return nil
+	return quorum.From{}, false
 }
 
 // ship hands a commit to the replicas. The engine calls it inside SQLite's commit
 // (rule R26). After an error the session is dead: the commit may be anywhere.
 func (s *session) ship(c *facet.Commit) error {
 	s.mu.Lock()
-	if s.dead != nil {
-		s.mu.Unlock()
-		return s.dead
-	}
-	s.shipped = c.Seq
-	s.unacked += len(c.Pages)
-	s.bytes = append(s.bytes, shippedBytes{c.Seq, len(c.Pages)})
-	known := s.committed
-	s.mu.Unlock()
-	if err := s.replica.Append(c, known, s); err != nil {
-		s.die(err)
+	if err := s.core.Appended(s.d.m.now(), c.Seq, len(c.Pages)); err != nil {
+		s.core.Die(err)
+		s.run()
 		return err
 	}
+	s.recent.push(c)
+	s.run()
 	return nil
 }
 
-// Acked is told by this node's replica that it holds the log up to seq. It opens
-// the gate for what is now committed.
-func (s *session) Acked(_ facet.Incarnation, epoch facet.Epoch, seq facet.Seq) {
-	if epoch != s.row.Epoch {
-		return // meant for an earlier session of this process life
-	}
+// gate answers a call that ran, now or when what it saw may leave. wrote says that
+// the call changed something.
+func (s *session) gate(call *service.Call, wrote bool) {
+	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote, call: call})
+}
+
+// hold finishes g when what it saw is committed and, unless it wrote, when this is
+// still the owner (R33, R34). It is called when the snapshot of g has been taken,
+// never before.
+func (s *session) hold(g gated) {
 	s.mu.Lock()
-	s.committed = s.tracker.Ack(0, seq)
+	switch v := s.verdict(&g); {
+	case v == quorum.Unknown:
+		err := unknown(s.core.Err())
+		s.mu.Unlock()
+		g.finish(err)
+	case v == quorum.Send && len(s.waiting) == 0: // I8: in order
+		s.mu.Unlock()
+		g.finish(nil)
+	case v == quorum.Confirm && len(s.waiting) == 0:
+		g.gate.Ticket = s.core.Join()
+		s.unconfirmed = append(s.unconfirmed, g)
+		s.run()
+	default:
+		s.waiting = append(s.waiting, g)
+		s.mu.Unlock()
+	}
+}
+
+// verdict says what may happen to g. The lease is tested last (R33). mu is held.
+func (s *session) verdict(g *gated) quorum.Verdict {
+	if g.wrote {
+		return s.core.Write(g.gate.Seen)
+	}
+	v := s.core.Read(g.gate, 0, 0)
+	if v == quorum.Confirm && s.d.m.lease.Valid() {
+		return quorum.Send
+	}
+	return v
+}
+
+// open collects what may leave now in released. mu is held.
+func (s *session) open() {
 	i := 0
-	for ; i < len(s.waiting) && s.waiting[i].seq <= s.committed; i++ {
-		s.released = append(s.released, s.waiting[i].call)
+	for ; i < len(s.waiting); i++ {
+		g := &s.waiting[i]
+		switch s.verdict(g) {
+		case quorum.Send:
+			s.released = append(s.released, *g)
+			continue
+		case quorum.Confirm:
+			g.gate.Ticket = s.core.Join()
+			s.unconfirmed = append(s.unconfirmed, *g)
+			continue
+		}
+		break
 	}
 	s.waiting = drop(s.waiting, i)
-	for i = 0; i < len(s.bytes) && s.bytes[i].seq <= s.committed; i++ {
-		s.unacked -= s.bytes[i].n
-	}
-	s.bytes = drop(s.bytes, i)
-	unblock := s.blocked && len(s.bytes) <= maxWindow/2 && s.unacked <= maxWindowBytes/2
-	if unblock {
-		s.blocked = false
-	}
-	var due []notice
-	for i = 0; i < len(s.notices) && s.notices[i].seq <= s.committed; i++ {
-		due = append(due, s.notices[i])
-	}
-	s.notices = drop(s.notices, i)
-	s.mu.Unlock()
-	for i, c := range s.released {
-		c.OnInterrupt(nil)
-		c.Done(c)
-		s.released[i] = nil
-	}
-	s.released = s.released[:0]
-	if unblock {
-		s.d.post(todoResume)
-	}
-	for _, n := range due {
-		n.f()
-	}
-}
-
-// drop removes the first n elements and keeps the array.
-func drop[T any](s []T, n int) []T {
-	if n == 0 {
-		return s
-	}
-	k := copy(s, s[n:])
-	clear(s[k:])
-	return s[:k]
-}
-
-// gate answers a call that ran, now or when what it saw is committed.
-func (s *session) gate(call *service.Call) {
-	seq := s.store.Position().Seq
-	s.mu.Lock()
-	switch {
-	case s.dead != nil:
-		// The call may have shipped a commit, or have seen one that nobody can
-		// vouch for now: its answer must not leave.
-		call.Err = unknown(s.dead)
-	case seq > s.committed:
-		s.waiting = append(s.waiting, gated{seq, call})
-		s.mu.Unlock()
+	if len(s.unconfirmed) == 0 {
 		return
 	}
-	s.mu.Unlock()
-	call.OnInterrupt(nil)
-	call.Done(call)
+	kept := s.unconfirmed[:0]
+	for _, g := range s.unconfirmed {
+		if s.verdict(&g) == quorum.Send {
+			s.released = append(s.released, g)
+		} else {
+			kept = append(kept, g)
+		}
+	}
+	clear(s.unconfirmed[len(kept):])
+	s.unconfirmed = kept
 }
 
 // full reports whether the window is full, and if so makes sure that the desk is
-// started again when it is not.
+// started again when it is not (rule R32).
 func (s *session) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead != nil || len(s.bytes) < maxWindow && s.unacked < maxWindowBytes {
+	if s.core.State() != quorum.Active || s.core.Room() {
 		return false
 	}
 	s.blocked = true
 	return true
 }
 
-// idle reports whether everything shipped is committed.
+// idle reports whether everything shipped is committed and answered.
 func (s *session) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.committed >= s.shipped && len(s.waiting) == 0
+	return s.core.Committed() >= s.core.Last() && len(s.waiting) == 0 && len(s.unconfirmed) == 0
+}
+
+// caught reports whether every member that can be reached holds everything.
+func (s *session) caught() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Caught()
+}
+
+// rest tells the members what is committed, so that their copies can rest as well,
+// and remembers the facet if one of them lacks something.
+func (s *session) rest() {
+	s.mu.Lock()
+	lacking := false
+	for i := range s.members {
+		lacking = lacking || s.core.Lacking(i)
+	}
+	s.core.FlushCommit()
+	s.run()
+	if lacking {
+		s.d.m.lacking.note(s.d.name)
+	}
 }
 
 // onCommitted calls f once when everything shipped so far is committed, at once if
-// it is, or when the session dies. f must not block.
-func (s *session) onCommitted(f func()) {
-	s.mu.Lock()
-	if s.dead == nil && s.committed < s.shipped {
-		s.notices = append(s.notices, notice{s.shipped, f})
-		s.mu.Unlock()
-		return
-	}
-	s.mu.Unlock()
-	f()
+// it is, or with an error when the session dies. f must not block.
+func (s *session) onCommitted(f func(error)) {
+	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: true, f: f})
+}
+
+// awaitCommitted is onCommitted for who can wait: milliseconds, unless a majority
+// is gone.
+func (s *session) awaitCommitted() error {
+	done := make(chan error, 1)
+	s.onCommitted(func(err error) { done <- err })
+	return <-done
 }
 
 func (s *session) isDead() bool { return s.whyDead() != nil }
 
-// die ends the session for good (rule R24): everything that waits for a commit is
-// answered with "outcome unknown". The desk takes the session away.
+// whyDead is the reason the session died, nil while it lives.
+func (s *session) whyDead() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Err()
+}
+
+// die ends the session for good (rule R24).
 func (s *session) die(why error) {
 	s.mu.Lock()
-	if s.dead != nil {
-		s.mu.Unlock()
-		return
-	}
-	s.dead = why
-	waiting := s.waiting
-	s.waiting = nil
-	due := s.notices
-	s.notices = nil
+	s.core.Die(why)
+	s.run()
+}
+
+// died answers everything that waits for a commit with "outcome unknown" (R24,
+// R30). The desk takes the session away.
+func (s *session) died() {
+	s.mu.Lock()
+	why := s.core.Err()
+	rest := append(s.waiting, s.unconfirmed...)
+	s.waiting, s.unconfirmed = nil, nil
 	s.mu.Unlock()
-	s.d.m.log.Warn("facet session ended", "facet", s.d.name.String(), "epoch", uint64(s.row.Epoch), "reason", why.Error())
-	for _, g := range waiting {
-		g.call.Err = unknown(why)
-		g.call.OnInterrupt(nil)
-		g.call.Done(g.call)
+	s.d.m.log.Info("facet session ended", "facet", s.d.name.String(), "epoch", uint64(s.row.Epoch), "reason", why.Error())
+	for i := range rest {
+		rest[i].finish(unknown(why))
 	}
-	for _, n := range due {
-		n.f()
-	}
+	s.wakeDesk()
 	s.d.post(todoDie)
 }
 
@@ -307,18 +290,39 @@ func unknown(why error) error {
 	return facet.Errorf(facet.CodeUnknownOutcome, "the owner lost the facet before the answer was certain (%v); read to find out, or use an idempotency key to retry safely", why)
 }
 
+// close gives everything back. Nothing is carried out for the session afterwards.
 func (s *session) close() {
-	if err := s.db.Close(); err != nil {
-		s.d.m.log.Warn("close engine", "facet", s.d.name.String(), "error", err)
+	s.stop()
+	if s.db != nil {
+		if err := s.db.Close(); err != nil {
+			s.d.m.log.Warn("close engine", "facet", s.d.name.String(), "error", err)
+		}
 	}
-	if err := s.replica.Release(s.store); err != nil {
-		s.d.m.log.Warn("close database file", "facet", s.d.name.String(), "error", err)
+	if s.store != nil {
+		if err := s.own.Close(s.store); err != nil {
+			s.d.m.log.Warn("close database file", "facet", s.d.name.String(), "error", err)
+		}
 	}
 }
 
-// whyDead is the reason the session died, nil while it lives.
-func (s *session) whyDead() error {
+func (s *session) stop() {
+	s.d.m.sessions.remove(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dead
+	s.stopped = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.filling != nil {
+		close(s.filling)
+		s.filling = nil
+	}
+}
+
+// wakeDesk has the desk's goroutine look, if it waits in recover.
+func (s *session) wakeDesk() {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+	}
 }

@@ -1,0 +1,46 @@
+package quorum
+
+// What a caller may look at, and doubt, between inputs.
+
+// Pending is what was appended and is not committed: entries and their bytes. A
+// session whose Room was used up is worth starting again when half of it is free.
+func (s *Session) Pending() (entries, bytes int) { return s.window.n, s.window.bytes }
+
+// Caught reports whether every member that can be reached is believed to hold the
+// whole log: then nothing is left to send, and the session may rest.
+func (s *Session) Caught() bool {
+	for i := range s.n {
+		m := &s.slots[i]
+		if m.role&(roleNext|roleLearner) == 0 || m.down {
+			continue
+		}
+		if m.progress != streaming || m.match < s.last {
+			return false
+		}
+	}
+	return true
+}
+
+// Lacking reports whether a slot is known to lack something of what is committed,
+// or cannot be asked.
+func (s *Session) Lacking(slot int) bool {
+	m := &s.slots[slot]
+	return m.role&(roleNext|roleLearner) != 0 && (m.down || m.progress != streaming || m.match < s.committed)
+}
+
+// Doubt has the session find out where a slot's log meets its own, although
+// nothing is to be sent: its member was away while entries were committed, perhaps
+// by a session before this one. It costs one entry sent again, or a snapshot where
+// no entry is left to ask with; the member ignores what it has (R8, R44).
+func (s *Session) Doubt(slot int) {
+	if s.state == Dead || s.barrier == 0 || slot == s.self || slot < 0 || slot >= s.n || s.slots[slot].role&(roleNext|roleLearner) == 0 {
+		return
+	}
+	m := &s.slots[slot]
+	if s.first <= s.last {
+		s.probe(m, max(s.first, min(m.match+1, s.last)))
+		return
+	}
+	m.match = min(m.match, s.last-1)
+	m.progress, m.next, m.waiting = filling, s.last, false
+}

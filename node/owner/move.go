@@ -1,0 +1,165 @@
+package owner
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+)
+
+// Move gives the facet to another owner, another replica set, or both. New members
+// of the set are filled while the facet goes on serving (rule R42); then, between
+// two requests, everything is committed, the session ends, and one entry of the
+// placement log issues the next epoch and gives this process's lease of the facet
+// up. Requests that wait are sent to the new owner.
+//
+// It is safe to repeat; where nothing is to be changed it changes nothing. An
+// interactive transaction is waited for.
+func (m *Manager) Move(ctx context.Context, name facet.Name, t Transfer) error {
+	if t.Owner == "" {
+		t.Owner = m.opts.Self.Node
+	}
+	if err := m.move(ctx, name, t); err != nil {
+		return fmt.Errorf("move %s to %s: %w", name, t.Owner, err)
+	}
+	return nil
+}
+
+func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
+	row, ok := m.opts.Placement.Lookup(name)
+	switch {
+	case !ok:
+		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	case len(t.Set) == 0:
+		t.Set = row.set()
+	}
+	if !slices.ContainsFunc(t.Set, func(x Member) bool { return x.Node == t.Owner }) {
+		return facet.Errorf(facet.CodeBadRequest, "node %s keeps no replica of %s; name one of its replica set, or change the set", t.Owner, name)
+	}
+	if sameSet(t.Set, row.ActiveSet) {
+		if row.Local && t.Owner == m.opts.Self.Node && row.Active && row.Mine {
+			return nil
+		}
+	} else if err := m.fill(ctx, name, t.Set); err != nil {
+		return err
+	}
+	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
+		row, ok := m.opts.Placement.Lookup(name)
+		if !ok {
+			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		}
+		if !row.Mine {
+			return notOwner(&row)
+		}
+		t.Released = true
+		_, err := m.opts.Placement.Acquire(ctx, row, t)
+		if d := m.lookup(name); err != nil && d != nil {
+			// Nobody knows what became of it: this epoch is spent. The desk is held
+			// by this job.
+			d.dead = row.Epoch
+		}
+		return err
+	})
+}
+
+func sameSet(a, b []Member) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !slices.ContainsFunc(b, func(x Member) bool { return x.Store == a[i].Store }) {
+			return false
+		}
+	}
+	return true
+}
+
+// fill has every member of set that is not one yet filled as a learner, and returns
+// when all hold what is committed.
+func (m *Manager) fill(ctx context.Context, name facet.Name, set []Member) error {
+	ctx, cancel := context.WithTimeout(ctx, fillTimeout)
+	defer cancel()
+	var of *session
+	var filled chan struct{}
+	err := m.do(ctx, name, job{}, func(s *session) error {
+		s.mu.Lock()
+		of = s
+		for _, x := range set {
+			if err := s.learn(x); err != nil {
+				s.mu.Unlock()
+				return err
+			}
+		}
+		switch {
+		case s.learned():
+			s.mu.Unlock()
+			return nil
+		case s.filling == nil:
+			s.filling = make(chan struct{})
+		}
+		filled = s.filling
+		s.run()
+		return nil
+	})
+	if err != nil || filled == nil {
+		return err
+	}
+	select {
+	case <-filled:
+		if err := of.whyDead(); err != nil {
+			return facet.Errorf(facet.CodeUnavailable, "%s changed its owner meanwhile; try again", name)
+		}
+		return nil
+	case <-ctx.Done():
+		of.forgetLearners()
+		return facet.Errorf(facet.CodeUnavailable, "the new members of %s's replica set were not filled in time", name)
+	}
+}
+
+// learn begins to fill a store. mu is held.
+func (s *session) learn(x Member) error {
+	for i := range s.members {
+		if s.members[i].Store == x.Store {
+			return nil
+		}
+	}
+	slot, err := s.core.AddLearner(x.core())
+	if err != nil {
+		return facet.Errorf(facet.CodeUnavailable, "fill %s: %v; try again", x.Node, err)
+	}
+	if slot == len(s.members) {
+		s.members = append(s.members, member{})
+	}
+	s.members[slot] = member{Member: x, learner: true}
+	return nil
+}
+
+// learned reports whether every learner holds what is committed. mu is held.
+func (s *session) learned() bool {
+	for i := range s.members {
+		if s.members[i].learner && s.core.Lacking(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// forgetLearners ends the filling of stores that are no members.
+func (s *session) forgetLearners() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.members {
+		if s.members[i].learner {
+			s.core.RemoveLearner(i)
+			s.members[i] = member{}
+		}
+	}
+}
+
+// Owns reports whether this node is the one to ask for the facet.
+func (m *Manager) Owns(name facet.Name) (cluster.NodeID, bool) {
+	row, ok := m.opts.Placement.Lookup(name)
+	return row.Owner, ok && row.Local
+}

@@ -1,0 +1,247 @@
+package owner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/peer"
+)
+
+// activate takes the facet from its row in the placement table to an open session:
+// a new epoch if the row's was not issued to this process life or is spent (R2,
+// R31), promises, the log to adopt, barrier and activation (R16 to R23); only then
+// may anything run (R22).
+func (d *desk) activate(row Row) error {
+	ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
+	defer cancel()
+	if !row.Local {
+		return notOwner(&row)
+	}
+	var err error
+	if !row.Mine || row.Epoch == d.dead {
+		if row, err = d.m.opts.Placement.Acquire(ctx, row, Transfer{}); err != nil {
+			return fmt.Errorf("acquire %s: %w", d.name, err)
+		}
+		if !row.Mine {
+			return notOwner(&row)
+		}
+	}
+	s, err := d.newSession(ctx, row)
+	if err != nil {
+		return fmt.Errorf("activate %s: %w", d.name, err)
+	}
+	if err := s.recover(ctx); err != nil {
+		s.close()
+		d.dead = row.Epoch // its barrier may be in a log: the next try takes a new epoch (R31)
+		return d.notActivated(s, err)
+	}
+	s.db, err = engine.Open(engine.Options{
+		ID: row.Incarnation, Epoch: row.Epoch, Store: s.store,
+		Commits: s.ship, Limits: d.m.opts.Limits, Now: d.m.opts.Now,
+	})
+	if err != nil {
+		s.close()
+		return fmt.Errorf("open %s: %w", d.name, err)
+	}
+	d.session = s
+	d.engine.Store(s.db)
+	d.dead = 0
+	d.pages.Store(s.store.Pages())
+	d.m.active.Add(1)
+	d.m.opened.Add(1)
+	d.measure()
+	return nil
+}
+
+// notActivated says what an activation that failed means for those who wait. A
+// facet whose log only another member can adopt is given to that one.
+func (d *desk) notActivated(s *session, err error) error {
+	s.mu.Lock()
+	better := s.betterAt
+	s.mu.Unlock()
+	if better != "" {
+		ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
+		defer cancel()
+		if row, err := d.m.opts.Placement.Acquire(ctx, s.row, Transfer{Owner: better}); err == nil {
+			return notOwner(&row)
+		}
+	}
+	if row, ok := d.m.opts.Placement.Lookup(d.name); ok && !row.Local {
+		return notOwner(&row)
+	}
+	var fe *facet.Error
+	if errors.As(err, &fe) {
+		return fmt.Errorf("activate %s: %w", d.name, err)
+	}
+	return facet.Errorf(facet.CodeUnavailable, "%s cannot be activated in epoch %v now: %v; try again", d.name, s.row.Epoch, err)
+}
+
+// newSession begins the ownership that row describes.
+func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
+	own, err := d.ownCopy(ctx, &row)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{d: d, row: row, own: own, turn: make(chan struct{}, 1)}
+	last, base := own.Position(), own.Meta().Base
+	self, boot, now := quorum.StoreID(d.m.opts.Self.Store), quorum.BootID(d.m.opts.Self.Boot), d.m.now()
+	switch {
+	case row.Active:
+		s.core, err = quorum.Resume(row.core(), self, boot, now, base.Seq+1, last)
+	case row.First:
+		s.core, err = quorum.Begin(row.core(), self, boot, now, last)
+	default:
+		s.core, err = quorum.NewSession(row.core(), self, boot)
+	}
+	if err != nil {
+		return nil, facet.Errorf(facet.CodeInternal, "%v", err)
+	}
+	s.members = make([]member, s.core.Slots(), quorum.MaxSlots)
+	for i := range s.members {
+		store := s.core.Store(i)
+		for _, set := range [][]Member{row.ActiveSet, row.NextSet} {
+			for _, m := range set {
+				if quorum.StoreID(m.Store) == store {
+					s.members[i].Member = m
+				}
+			}
+		}
+	}
+	d.m.sessions.add(s)
+	// The row may have changed before the session could be told of changes.
+	s.lookAtRow()
+	return s, nil
+}
+
+// ownCopy finds this node's copy, or makes it for a facet whose members hold
+// nothing yet (R47).
+func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
+	st := d.m.opts.Store
+	if !row.New {
+		r, err := st.Replica(row.Incarnation)
+		return r, copyError(err)
+	}
+	r, err := st.Create(row.Incarnation)
+	for errors.Is(err, replica.ErrBusy) {
+		if werr := st.Wait(ctx, 0); werr != nil && !errors.Is(werr, replica.ErrBusy) {
+			return r, copyError(werr)
+		}
+		r, err = st.Create(row.Incarnation)
+	}
+	return r, copyError(err)
+}
+
+// recover runs the session until it may serve. The desk's goroutine waits here; it
+// is needed where pages are built from the adopted log.
+func (s *session) recover(ctx context.Context) error {
+	s.mu.Lock()
+	s.run()
+	for {
+		s.mu.Lock()
+		why, adopt, serving := s.core.Err(), s.adopt, s.serving
+		s.adopt = nil
+		s.mu.Unlock()
+		switch {
+		case why != nil:
+			return why
+		case adopt != nil:
+			if err := s.build(ctx, adopt); err != nil {
+				s.die(err)
+				return err
+			}
+			continue
+		case serving:
+			if s.store != nil {
+				return nil
+			}
+			return s.load(ctx) // resumed
+		}
+		select {
+		case <-s.turn:
+		case <-ctx.Done():
+			err := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name)
+			s.die(err)
+			return err
+		}
+	}
+}
+
+// build makes the pages from base and adopted log, and the barrier behind it (R20,
+// R23).
+func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
+	s.mu.Lock()
+	fetched, commit := s.fetched, facet.Seq(0)
+	s.fetched = nil
+	s.mu.Unlock()
+	if adopt.Slot != s.core.Self() {
+		for i := range fetched {
+			if err := s.appendOwn(ctx, &fetched[i], commit); err != nil {
+				return fmt.Errorf("adopt entry %v: %w", fetched[i].Position(), err)
+			}
+		}
+	}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	if at := s.store.Position(); at != adopt.Position {
+		return facet.Errorf(facet.CodeCorrupt, "this node's copy ends at %v, the log to adopt at %v", at, adopt.Position)
+	}
+	first := s.store.Base().Position.Seq + 1
+	barrier := s.store.Barrier(s.row.Incarnation, s.row.Epoch)
+	s.mu.Lock()
+	s.recent.push(&barrier)
+	if err := s.core.Barrier(s.d.m.now(), first, barrier.Seq, barrier.EncodedLen()); err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("barrier of epoch %v: %w", s.row.Epoch, err)
+	}
+	s.run()
+	return nil
+}
+
+// appendOwn puts an adopted entry into the own copy, waiting while the commit log is
+// behind. The acknowledgement does not count: the barrier's does (R20).
+func (s *session) appendOwn(ctx context.Context, c *facet.Commit, commit facet.Seq) error {
+	for {
+		err := s.own.Append(s.row.Epoch, replica.Boot(s.d.m.opts.Self.Boot), c, commit, deafAcker{})
+		if !errors.Is(err, replica.ErrBusy) {
+			return copyError(err)
+		}
+		if werr := s.d.m.opts.Store.Wait(ctx, c.EncodedLen()); werr != nil && !errors.Is(werr, replica.ErrBusy) {
+			return copyError(cmp.Or(ctx.Err(), werr))
+		}
+	}
+}
+
+// deafAcker does not count what it hears.
+type deafAcker struct{}
+
+func (deafAcker) Acked(facet.Incarnation, facet.Epoch, facet.Seq) {}
+
+// load builds the pages. A copy that is being checkpointed because it was idle, or
+// replaced by a snapshot, is waited for.
+func (s *session) load(ctx context.Context) error {
+	for {
+		store, err := s.own.Open(ctx, true)
+		if err == nil {
+			s.store = store
+			return nil
+		}
+		if !errors.Is(err, replica.ErrOpen) {
+			return copyError(err)
+		}
+		select {
+		case <-time.After(loadAgain):
+		case <-ctx.Done():
+			return copyError(err)
+		}
+	}
+}
+
+var _ peer.Acks = (*Manager)(nil)

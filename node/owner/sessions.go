@@ -1,0 +1,162 @@
+package owner
+
+import (
+	"sync"
+
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/peer"
+)
+
+// sessions finds the open sessions by incarnation, for answers of peers and changes
+// of the placement table. All methods may be called from any goroutine.
+type sessions struct{ shards [shards]sessionShard }
+
+type sessionShard struct {
+	mu   sync.RWMutex
+	byID map[facet.Incarnation]*session
+}
+
+func (ss *sessions) shard(id facet.Incarnation) *sessionShard { return &ss.shards[id[0]%shards] }
+
+func (ss *sessions) add(s *session) {
+	sh := ss.shard(s.row.Incarnation)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.byID == nil {
+		sh.byID = make(map[facet.Incarnation]*session)
+	}
+	sh.byID[s.row.Incarnation] = s
+}
+
+func (ss *sessions) remove(s *session) {
+	sh := ss.shard(s.row.Incarnation)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.byID[s.row.Incarnation] == s {
+		delete(sh.byID, s.row.Incarnation)
+	}
+}
+
+func (ss *sessions) find(id facet.Incarnation) *session {
+	sh := ss.shard(id)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.byID[id]
+}
+
+// each calls f for every session there is now.
+func (ss *sessions) each(f func(*session)) {
+	var all []*session
+	for i := range ss.shards {
+		sh := &ss.shards[i]
+		all = all[:0]
+		sh.mu.RLock()
+		for _, s := range sh.byID {
+			all = append(all, s)
+		}
+		sh.mu.RUnlock()
+		for _, s := range all {
+			f(s)
+		}
+	}
+}
+
+// The manager hears of peers (peer.Acks) and of the placement table.
+
+// Ready implements peer.Acks: a connection is up, or has room again.
+func (m *Manager) Ready(to peer.Remote) {
+	m.sessions.each(func(s *session) {
+		s.reachable(func(x *member) bool { return x.Store == to.Store }, true)
+	})
+	m.wakeLacking(to.Node)
+}
+
+// Acked implements peer.Acks.
+func (m *Manager) Acked(from peer.Remote, acks []peer.Ack) {
+	for i := range acks {
+		a := &acks[i]
+		if s := m.sessions.find(a.Incarnation); s != nil && s.row.Epoch == a.Epoch {
+			s.answered(from, a)
+		}
+	}
+}
+
+// Lost implements peer.Acks.
+func (m *Manager) Lost(to peer.Remote, _ error) {
+	m.sessions.each(func(s *session) {
+		s.reachable(func(x *member) bool { return x.Node == to.Node }, false)
+	})
+}
+
+// Changed tells that the rows of these facets, or any if all is set, are not what
+// they were: a replaced owner stops (rule R24). When it returns every session here
+// was told (rule R40).
+func (m *Manager) Changed(ids []facet.Incarnation, all bool) {
+	if all {
+		m.sessions.each((*session).lookAtRow)
+		return
+	}
+	for _, id := range ids {
+		if s := m.sessions.find(id); s != nil {
+			s.lookAtRow()
+		}
+	}
+}
+
+// Sessions is the number of open sessions.
+func (m *Manager) Sessions() int {
+	n := 0
+	for i := range m.sessions.shards {
+		sh := &m.sessions.shards[i]
+		sh.mu.RLock()
+		n += len(sh.byID)
+		sh.mu.RUnlock()
+	}
+	return n
+}
+
+// Stalled reports whether this node's own log has kept sessions waiting for longer
+// than it may (rule R32): then the node should not keep its lease.
+func (m *Manager) Stalled() bool {
+	stalled := false
+	m.sessions.each(func(s *session) { stalled = stalled || s.stalled() })
+	return stalled
+}
+
+// stalled is true while the own copy, not some member, is what a session waits for.
+func (s *session) stalled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Stalled(s.d.m.now()) && s.core.Acknowledged(s.core.Self()) < s.core.Last()
+}
+
+// lacking remembers facets that went to rest while a member could not be reached:
+// they are woken when it is back, so that it gets what it lacks.
+type lacking struct {
+	mu     sync.Mutex
+	facets map[facet.Name]struct{}
+}
+
+// note remembers a facet. One that is not remembered is caught up when it is used.
+func (l *lacking) note(name facet.Name) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.facets == nil {
+		l.facets = make(map[facet.Name]struct{})
+	}
+	if len(l.facets) < maxLacking {
+		l.facets[name] = struct{}{}
+	}
+}
+
+// take gives the facets remembered and forgets them.
+func (l *lacking) take() []facet.Name {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]facet.Name, 0, len(l.facets))
+	for n := range l.facets {
+		out = append(out, n)
+	}
+	l.facets = nil
+	return out
+}
