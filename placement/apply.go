@@ -1,6 +1,9 @@
 package placement
 
-import "github.com/facetd/facetd/facet"
+import (
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+)
 
 // The transitions. Each decides by the table and the command alone, and
 // changes nothing before it has decided.
@@ -141,8 +144,11 @@ func (c Acquire) apply(s *state, index uint64) Result {
 		}
 	}
 	next, ok := nextEpoch(c.Expected, s.generation)
-	if r.epoch == next && ok && r.owner != nil && *r.owner == c.Owner && r.state.live() && set.Equal(Set{r.next}) {
-		return s.answer(Done, index, ref) // the same proposal again
+	if r.epoch == next && ok && r.owner != nil && *r.owner == c.Owner && r.state.live() && set.Equal(Set{r.next}) &&
+		(r.activeEpoch == r.epoch || !r.heldBy(c.Released)) {
+		// The same proposal again. A holder activated since is not the one that
+		// gave its word; one that was not activated since would be gone.
+		return s.answer(Done, index, ref)
 	}
 	switch {
 	case !r.state.live():
@@ -164,14 +170,17 @@ func (c Acquire) apply(s *state, index uint64) Result {
 	}
 	r = s.edit(ref, index)
 	r.epoch, r.owner, r.next = next, s.shareOwner(c.Owner), s.shareSet(set)
+	if r.heldBy(c.Released) {
+		r.holder = nil
+	}
 	if r.state == Active {
 		r.state = Recovering
 	}
 	return s.answer(Done, index, ref)
 }
 
-// checkHolder tells whether a process life holds an epoch of a row.
-func checkHolder(r *row, epoch facet.Epoch, boot [16]byte) Outcome {
+// checkOwnerOf tells whether an epoch of a row was issued to a process life.
+func checkOwnerOf(r *row, epoch facet.Epoch, boot cluster.BootID) Outcome {
 	switch {
 	case r.epoch != epoch:
 		return RefusedEpoch
@@ -187,7 +196,7 @@ func (c Activate) apply(s *state, index uint64) Result {
 		return s.refuse(o, index)
 	}
 	r := s.rows.at(ref)
-	if o := checkHolder(r, c.Epoch, c.Boot); o != Done {
+	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done {
 		return s.answer(o, index, ref)
 	}
 	switch r.state {
@@ -200,7 +209,7 @@ func (c Activate) apply(s *state, index uint64) Result {
 	// A boot superseded since it acquired may still activate: it holds the
 	// epoch until somebody acquires the next one, and its lease decides reads.
 	r = s.edit(ref, index)
-	r.state, r.active, r.activeEpoch = Active, r.next, c.Epoch
+	r.state, r.active, r.activeEpoch, r.holder = Active, r.next, c.Epoch, r.owner
 	return s.answer(Done, index, ref)
 }
 
@@ -213,11 +222,20 @@ func (c Release) apply(s *state, index uint64) Result {
 	if r.epoch == c.Epoch && r.owner == nil && r.state.live() {
 		return s.answer(Done, index, ref)
 	}
-	if o := checkHolder(r, c.Epoch, c.Boot); o != Done {
+	if r.activeEpoch == c.Epoch && r.epoch > c.Epoch && (r.holder == nil || r.heldBy(c.Boot)) {
+		if r.holder != nil {
+			s.edit(ref, index).holder = nil
+		}
+		return s.answer(Done, index, ref)
+	}
+	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done {
 		return s.answer(o, index, ref)
 	}
 	r = s.edit(ref, index)
 	r.owner = nil
+	if r.heldBy(c.Boot) {
+		r.holder = nil
+	}
 	if r.state == Active {
 		r.state = Recovering
 	}

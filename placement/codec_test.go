@@ -45,7 +45,7 @@ func samples() []Command {
 			API: "h1:7400", Peer: "h1:7401", Zone: "z1", LeaseOver: true, ReplaceStore: true},
 		Create{Name: name("acme", "Notes"), Incarnation: incarnation(1), Owner: owner("n1", 2),
 			Set: mustSet(Member{"n2", storeID(2)}, Member{"n1", storeID(1)}), Detached: true},
-		Acquire{Incarnation: incarnation(1), Owner: owner("n1", 2), Expected: 7, Set: setOf("n1", 1)},
+		Acquire{Incarnation: incarnation(1), Owner: owner("n1", 2), Expected: 7, Released: bootID(5), Set: setOf("n1", 1)},
 		Activate{Incarnation: incarnation(1), Epoch: 8, Boot: bootID(2)},
 		Release{Incarnation: incarnation(1), Epoch: 8, Boot: bootID(2)},
 		Delete{Incarnation: incarnation(1), Expected: 8},
@@ -61,7 +61,7 @@ func sampleResults() []Result {
 	return []Result{
 		{Outcome: Done, Index: 5},
 		{Outcome: Existed, Index: 1 << 40, Facet: Facet{Name: name("acme", "Notes"), Incarnation: incarnation(1),
-			State: Active, Bound: true, Pinned: true, Epoch: 1<<48 | 3, Owner: owner("n1", 2), Next: setOf("n1", 1),
+			State: Active, Bound: true, Pinned: true, Epoch: 1<<48 | 3, Owner: owner("n1", 2), Holder: owner("n2", 9), Next: setOf("n1", 1),
 			Active: mustSet(Member{"n2", storeID(2)}, Member{"n1", storeID(1)}), ActiveEpoch: 3, Index: 77}},
 		{Outcome: RefusedState, Index: 6, Facet: Facet{Name: name("a", "b"), Incarnation: incarnation(2),
 			State: Deleting, Epoch: 2, Next: setOf("n1", 1)}},

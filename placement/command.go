@@ -72,13 +72,18 @@ type Acquire struct {
 	Incarnation facet.Incarnation
 	Owner       Owner
 	Expected    facet.Epoch
+	// Released is the word of the process life of that id that it serves this
+	// facet no more: if it is the holder, no lease need be waited out. Zero:
+	// nobody's word. Only that process may give it, once its session is over.
+	Released cluster.BootID
 	// Set is the next set. When empty it is the active set, so that a
 	// failover during a change of the set takes the change back (rule R43).
 	Set Set
 }
 
 // Activate lets the owner of an epoch serve: the compare-and-set of rule R21.
-// Whoever proposes it has waited out the lease of the previous owner.
+// Whoever proposes it has waited out the lease of the row's holder, which the
+// owner becomes now.
 type Activate struct {
 	Incarnation facet.Incarnation
 	Epoch       facet.Epoch
@@ -86,7 +91,9 @@ type Activate struct {
 }
 
 // Release gives an epoch back: the row stays without owner until the next
-// Acquire. The session of the releasing owner is over before it is proposed.
+// Acquire, and without holder if the owner was it. The session of the releasing
+// owner is over before it is proposed. One that comes when a newer epoch was
+// issued only ends the holder of the epoch it gives back.
 type Release struct {
 	Incarnation facet.Incarnation
 	Epoch       facet.Epoch

@@ -154,6 +154,12 @@ type Facet struct {
 	Epoch  facet.Epoch
 	// Owner holds Epoch; zero after Release, Delete and Bind.
 	Owner Owner
+	// Holder is the process life that was activated last, until it says that
+	// it serves no more (Release, or Acquire with its word). Others may have
+	// held epochs since and never served. Its read lease must be over before
+	// the next Activate (rule R21) and before a deletion is answered (R47).
+	// Zero: nobody was ever activated, or nobody may serve reads.
+	Holder Owner
 	// Next is the set the owner of Epoch replicates to; Active is the set that
 	// was activated last and the only one whose promises count (rule R16).
 	Next        Set

@@ -149,7 +149,9 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		if set.IsZero() {
 			set = f.Next
 		}
-		if isLive(f) && f.Owner == c.Owner && f.Epoch == m.next(c.Expected) && set.Equal(f.Next) {
+		again := isLive(f) && f.Owner == c.Owner && f.Epoch == m.next(c.Expected) && set.Equal(f.Next)
+		wordStands := f.ActiveEpoch == f.Epoch || f.Holder.IsZero() || f.Holder.Boot != c.Released
+		if again && wordStands {
 			return Done, f.Incarnation
 		}
 		if !isLive(f) {
@@ -172,6 +174,9 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 			return o, f.Incarnation
 		}
 		f.Epoch, f.Owner, f.Next = m.next(f.Epoch), c.Owner, set
+		if f.Holder.Boot == c.Released {
+			f.Holder = Owner{}
+		}
 		if f.State == Active {
 			f.State = Recovering
 		}
@@ -188,19 +193,27 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		case f.State == Active:
 			return Done, f.Incarnation
 		}
-		f.State, f.Active, f.ActiveEpoch = Active, f.Next, f.Epoch
+		f.State, f.Active, f.ActiveEpoch, f.Holder = Active, f.Next, f.Epoch, f.Owner
 		return put(f)
 	case Release:
 		f, ok := m.rows[c.Incarnation]
 		switch {
 		case !ok:
 			return missing(c.Incarnation), none
+		case f.Epoch > c.Epoch && f.ActiveEpoch == c.Epoch && f.Holder.IsZero():
+			return Done, f.Incarnation
+		case f.Epoch > c.Epoch && f.ActiveEpoch == c.Epoch && f.Holder.Boot == c.Boot:
+			f.Holder = Owner{}
+			return put(f)
 		case f.Epoch != c.Epoch:
 			return RefusedEpoch, f.Incarnation
 		case isLive(f) && f.Owner.IsZero():
 			return Done, f.Incarnation
 		case f.Owner.Boot != c.Boot:
 			return RefusedBoot, f.Incarnation
+		}
+		if f.Holder == f.Owner {
+			f.Holder = Owner{}
 		}
 		f.Owner = Owner{}
 		if f.State == Active {

@@ -41,8 +41,9 @@ import (
 //	4 owner     node text, boot id; numbered from 1 as they come
 //	5 set       set; numbered from 1 as they come
 //	6 row       incarnation, epoch 8, active epoch 8, index 8, owner number 4,
-//	            next set number 4, active set number 4 (0 for none), state
-//	            byte, flags byte (1 bound, 2 pinned), name
+//	            holder number 4 (an owner), next set number 4, active set
+//	            number 4 (0 for none), state byte, flags byte (1 bound, 2
+//	            pinned), name
 //	7 tombstone incarnation
 //	8 end       once: count 8 of each of node, limits, owner, set, row, tombstone
 //
@@ -84,7 +85,7 @@ type Snapshot struct {
 	tombs      int
 }
 
-// Freeze gives the table as it is now. It copies a pointer for every 85 rows
+// Freeze gives the table as it is now. It copies a pointer for every 78 rows
 // and 512 tombstones, no row. Only the goroutine that calls Apply may call it.
 func (t *Table) Freeze() *Snapshot {
 	t.mu.Lock()
@@ -172,9 +173,11 @@ func (f *Snapshot) writeShared(w *blockWriter) (map[*Owner]uint32, map[*members]
 	for _, c := range f.chunks {
 		for i := range c.rows {
 			r := &c.rows[i]
-			if _, ok := owners[r.owner]; !ok {
-				ownerList = append(ownerList, r.owner)
-				owners[r.owner] = uint32(len(ownerList))
+			for _, o := range [...]*Owner{r.owner, r.holder} {
+				if _, ok := owners[o]; !ok {
+					ownerList = append(ownerList, o)
+					owners[o] = uint32(len(ownerList))
+				}
 			}
 			for _, m := range [...]*members{r.next, r.active} {
 				if _, ok := sets[m]; !ok {
@@ -203,6 +206,7 @@ func (w *blockWriter) row(r *row, owners map[*Owner]uint32, sets map[*members]ui
 	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(r.activeEpoch))
 	w.buf = binary.BigEndian.AppendUint64(w.buf, r.index)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, owners[r.owner])
+	w.buf = binary.BigEndian.AppendUint32(w.buf, owners[r.holder])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.next])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.active])
 	w.buf = append(w.buf, byte(r.state), bitIf(r.bound, flagBound)|bitIf(r.pinned, flagPinned))
@@ -420,7 +424,7 @@ func (r *restorer) node(d *decoder) {
 
 func (r *restorer) row(d *decoder) {
 	x := row{incarnation: d.incarnation(), epoch: d.epoch(), activeEpoch: d.epoch(), index: d.u64()}
-	owner, next, active := d.u32(), d.u32(), d.u32()
+	owner, holder, next, active := d.u32(), d.u32(), d.u32(), d.u32()
 	x.state = d.state()
 	flags := d.flags(flagBound | flagPinned)
 	x.bound, x.pinned = flags&flagBound != 0, flags&flagPinned != 0
@@ -428,11 +432,14 @@ func (r *restorer) row(d *decoder) {
 	switch {
 	case d.err != nil:
 		return
-	case int(owner) >= len(r.owners) || int(next) >= len(r.sets) || int(active) >= len(r.sets):
+	case int(owner) >= len(r.owners) || int(holder) >= len(r.owners) || int(next) >= len(r.sets) || int(active) >= len(r.sets):
 		d.fail("%v refers to an owner or set that is not there", name)
 		return
 	case x.epoch.IsZero() || x.activeEpoch > x.epoch || next == 0:
 		d.fail("%v has epoch %v, active epoch %v, next set %d", name, x.epoch, x.activeEpoch, next)
+		return
+	case holder != 0 && x.activeEpoch.IsZero():
+		d.fail("%v was never activated and has a holder", name)
 		return
 	case r.s.rows.live >= MaxFacets:
 		d.fail("more than %d rows", MaxFacets)
@@ -447,6 +454,6 @@ func (r *restorer) row(d *decoder) {
 		return
 	}
 	x.facet, x.tenant = name.Facet, r.s.tenantOf(name.Tenant)
-	x.owner, x.next, x.active = r.owners[owner], r.sets[next], r.sets[active]
+	x.owner, x.holder, x.next, x.active = r.owners[owner], r.owners[holder], r.sets[next], r.sets[active]
 	r.s.addRow(x)
 }

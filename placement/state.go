@@ -227,8 +227,10 @@ func (s *state) sweep() {
 	for _, c := range s.rows.chunks {
 		for i := range c.rows {
 			r := &c.rows[i]
-			if r.owner != nil {
-				owners[*r.owner] = r.owner
+			for _, o := range [...]*Owner{r.owner, r.holder} {
+				if o != nil {
+					owners[*o] = o
+				}
 			}
 			for _, m := range [...]*members{r.next, r.active} {
 				if m != nil {

@@ -90,6 +90,9 @@ func randomCommand(rng *rand.Rand) Command {
 		if rng.IntN(2) == 0 {
 			c.Set = set()
 		}
+		if rng.IntN(2) == 0 {
+			c.Released = bootID(boot())
+		}
 		return c
 	case k < 67:
 		return Activate{Incarnation: id(), Epoch: epoch(), Boot: bootID(boot())}
