@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/owner"
 )
@@ -26,15 +27,31 @@ type Config struct {
 	// Advertise is the address clients are sent to, host:port. Default: the
 	// address the API port is bound to.
 	Advertise string
-	// PeerListen, GossipListen, Join and BootstrapExpect are for clusters of more
-	// than one node, which this version does not form yet: Join must be empty and
-	// BootstrapExpect 0 or 1.
+	// PeerListen is the address other nodes connect to, GossipListen the one gossip
+	// is heard on (UDP and TCP). Both or neither; without them the node is alone and
+	// can never be joined. Port 0 takes a free one.
 	PeerListen, GossipListen string
-	Join                     []string
-	BootstrapExpect          int
-	// Replicas is the replication factor of new facets. Only 1 until there are
-	// more nodes.
+	// PeerAdvertise and GossipAdvertise are what the others are told, host:port.
+	// Default: the addresses bound.
+	PeerAdvertise, GossipAdvertise string
+	// Join names gossip addresses of some members of the cluster, host:port. A
+	// fresh node with any waits until the cluster takes it in, or until
+	// BootstrapExpect nodes that expect as many have met, and never begins a
+	// cluster alone.
+	Join []string
+	// BootstrapExpect is how many nodes begin a new cluster together, all as voters
+	// of the placement log. 0 and 1 mean alone, unless Join names others.
+	BootstrapExpect int
+	// ClusterName keeps clusters apart that gossip on one network: nodes of another
+	// name are not heard. Default "facetd".
+	ClusterName string
+	// Replicas is the replication factor of new facets: 1, 3 or 5. Default 3. While
+	// there are fewer nodes, the largest odd number there is; facets are given more
+	// replicas when nodes come.
 	Replicas int
+	// RepairAfter is how long a node must be gone before its replicas are made
+	// elsewhere. Default 10 min.
+	RepairAfter time.Duration
 	// Zone is the failure domain the node tells the others.
 	Zone string
 	// Insecure lets everybody in. Without it Open refuses, because this version
@@ -74,8 +91,12 @@ func (c *Config) fill() {
 	}
 	str(&c.Listen, "127.0.0.1:7400")
 	str(&c.Version, "dev")
+	str(&c.ClusterName, "facetd")
 	if c.Replicas == 0 {
-		c.Replicas = 1
+		c.Replicas = 3
+	}
+	if c.RepairAfter == 0 {
+		c.RepairAfter = 10 * time.Minute
 	}
 	if c.LogBudget == 0 {
 		c.LogBudget = 512 << 20
@@ -105,8 +126,28 @@ func (c *Config) validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		bad("listen address %q: %v; write host:port", c.Listen, err)
 	}
-	if len(c.Join) > 0 || c.BootstrapExpect > 1 || c.Replicas > 1 {
-		bad("this version runs one node: leave join empty, bootstrap-expect and replicas at 1")
+	for _, a := range []struct{ what, addr string }{{"peer", c.PeerListen}, {"gossip", c.GossipListen}, {"peer advertise", c.PeerAdvertise}, {"gossip advertise", c.GossipAdvertise}} {
+		if a.addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			bad("%s address %q: %v; write host:port", a.what, a.addr, err)
+		}
+	}
+	if (c.PeerListen == "") != (c.GossipListen == "") {
+		bad("give a peer address and a gossip address, or neither")
+	}
+	if c.PeerListen == "" && (len(c.Join) > 0 || c.BootstrapExpect > 1) {
+		bad("a node that joins others needs a peer address and a gossip address")
+	}
+	if c.BootstrapExpect < 0 || c.BootstrapExpect > consensus.MaxExpect {
+		bad("bootstrap-expect %d is not between 0 and %d", c.BootstrapExpect, consensus.MaxExpect)
+	}
+	if c.BootstrapExpect > 1 && len(c.Join) == 0 {
+		bad("bootstrap-expect %d wants join addresses: name the gossip address of at least one other node", c.BootstrapExpect)
+	}
+	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
+		bad("replication factor %d is not 1, 3 or 5", c.Replicas)
 	}
 	if !c.Insecure {
 		bad("this version knows no tokens yet: set insecure to let everybody who reaches the port use every facet, and keep the port private")
@@ -120,7 +161,7 @@ func (c *Config) validate() error {
 	if c.MemoryBudget < 16<<20 {
 		bad("memory budget %d is less than 16 MiB", c.MemoryBudget)
 	}
-	for _, d := range []time.Duration{c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout} {
+	for _, d := range []time.Duration{c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
 		if d < 0 {
 			bad("a duration is negative: %v", d)
 		}

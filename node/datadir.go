@@ -29,13 +29,14 @@ type dataDir struct {
 // identity is node.json. A directory belongs to one node and one store for life
 // (rule R3).
 type identity struct {
-	Format  int             `json:"format"`
-	Node    cluster.NodeID  `json:"node_id"`
-	Store   string          `json:"store_id"`
-	Cluster string          `json:"cluster_id"`
-	store   cluster.StoreID `json:"-"`
-	cluster cluster.ID      `json:"-"`
-	fresh   bool            `json:"-"`
+	Format  int            `json:"format"`
+	Node    cluster.NodeID `json:"node_id"`
+	Store   string         `json:"store_id"`
+	Cluster string         `json:"cluster_id"` // empty until the node has met its cluster
+	// Registered says that the placement table has known this store.
+	Registered bool            `json:"registered,omitempty"`
+	store      cluster.StoreID `json:"-"`
+	cluster    cluster.ID      `json:"-"`
 }
 
 const dataFormat = 1
@@ -78,7 +79,7 @@ func (d *dataDir) identify(want cluster.NodeID) error {
 	raw, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return d.found(file, want)
+		return d.found(want)
 	case err != nil:
 		return fmt.Errorf("read identity: %w", err)
 	}
@@ -97,14 +98,37 @@ func (d *dataDir) identify(want cluster.NodeID) error {
 	if d.store, err = cluster.ParseStoreID(d.Store); err != nil {
 		return fmt.Errorf("read identity %s: %w", file, err)
 	}
+	if d.Cluster == "" {
+		return nil // it has not met its cluster yet
+	}
 	if d.cluster, err = cluster.ParseID(d.Cluster); err != nil {
 		return fmt.Errorf("read identity %s: %w", file, err)
 	}
 	return nil
 }
 
+// join notes which cluster the directory belongs to, once and for ever.
+func (d *dataDir) join(id cluster.ID) error {
+	if d.cluster == id {
+		return nil
+	}
+	if !d.cluster.IsZero() {
+		return fmt.Errorf("data directory %s belongs to cluster %v, not to %v", d.path, d.cluster, id)
+	}
+	d.cluster, d.Cluster = id, id.String()
+	return d.write()
+}
+
+func (d *dataDir) write() error {
+	raw, err := json.MarshalIndent(&d.identity, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeDurably(filepath.Join(d.path, "node.json"), append(raw, '\n'))
+}
+
 // found gives an empty directory its identity.
-func (d *dataDir) found(file string, want cluster.NodeID) error {
+func (d *dataDir) found(want cluster.NodeID) error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return fmt.Errorf("read data directory: %w", err)
@@ -117,13 +141,9 @@ func (d *dataDir) found(file string, want cluster.NodeID) error {
 	if want == "" {
 		want = defaultNodeID
 	}
-	d.identity = identity{Format: dataFormat, Node: want, store: cluster.NewStoreID(), cluster: cluster.NewID(), fresh: true}
-	d.Store, d.Cluster = d.store.String(), d.cluster.String()
-	raw, err := json.MarshalIndent(&d.identity, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeDurably(file, append(raw, '\n'))
+	d.identity = identity{Format: dataFormat, Node: want, store: cluster.NewStoreID()}
+	d.Store = d.store.String()
+	return d.write()
 }
 
 // writeDurably replaces file so that after a crash the old or the new content is

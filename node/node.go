@@ -7,19 +7,24 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/cluster/gossip"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/wire"
 	"github.com/facetd/facetd/node/httpapi"
+	"github.com/facetd/facetd/node/keeper"
+	"github.com/facetd/facetd/node/lease"
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
+	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/steward"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -31,15 +36,26 @@ type Node struct {
 	boot cluster.BootID
 
 	table    *placement.Table
-	raft     *consensus.Node
+	raft     atomic.Pointer[consensus.Node]
 	replicas *replica.Store
+	keeper   *keeper.Keeper
+	peers    *peer.Transport // nil for a node that is alone
+	gossip   *gossip.Gossip  // nil for a node that is alone
+	view     atomic.Pointer[cluster.View]
+	acks     acks
 	rows     *proposals
+	holder   *lease.Holder
+	grants   *lease.Grants
+	steward  *steward.Steward
 	owners   *owner.Manager
 	native   *native.Server
 	limits   engine.Limits
 
+	told atomic.Uint64 // placement index of which every session here was told (R40)
+
 	listener net.Listener
 	server   *http.Server
+	handler  atomic.Pointer[http.Handler] // nil while the node starts
 	started  time.Time
 
 	ctx    context.Context // ends when the node closes
@@ -51,10 +67,12 @@ type Node struct {
 	closed  error
 }
 
-// startTimeout bounds the way from Open to a node that answers.
+// startTimeout bounds the way from Open to a node that answers, for one that is
+// alone. One that joins others waits for them as long as it is let.
 const startTimeout = 30 * time.Second
 
 // Open starts a node on its data directory. When it returns, the node answers.
+// Before that its API port says that it is starting.
 func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	cfg.fill()
 	if err := cfg.validate(); err != nil {
@@ -64,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("start node: %w", errors.Join(err, n.release()))
+			err = fmt.Errorf("start node: %w", errors.Join(err, n.stop(context.Background())))
 			n = nil
 		}
 	}()
@@ -76,94 +94,126 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return n, fmt.Errorf("listen for clients: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if err := n.openStores(ctx); err != nil {
-		return n, err
-	}
-	if err := n.join(ctx); err != nil {
-		return n, err
-	}
 	n.serve()
+	if cfg.PeerListen == "" {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+	}
+	if err := n.openStores(); err != nil {
+		return n, err
+	}
+	if err := n.openCluster(); err != nil {
+		return n, err
+	}
+	if err := n.openLeases(); err != nil {
+		return n, err
+	}
+	if err := n.enter(ctx); err != nil {
+		return n, err
+	}
+	if err := n.openOwners(); err != nil {
+		return n, err
+	}
 	n.wg.Go(n.reconcile)
+	n.open()
 	n.log.Info("node is ready", "node", string(n.dir.Node), "cluster", n.dir.Cluster, "api", n.Addr().String(),
 		"facets", n.table.Counts().Facets, "start_ms", time.Since(n.started).Milliseconds())
 	return n, nil
 }
 
 // openStores opens what is on disk.
-func (n *Node) openStores(ctx context.Context) (err error) {
+func (n *Node) openStores() (err error) {
 	var report replica.Report
 	n.replicas, report, err = replica.Open(replica.Options{
 		FS: disk.OS(n.dir.path), Dir: "data", StoreID: [16]byte(n.dir.store),
-		SingleNode: true, LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
+		LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open replica store: %w", err)
 	}
 	if report.Holed+report.Uncertain > 0 {
-		n.log.Error("the commit log was damaged; the facets named above are out of service or may lack their last commit",
+		n.log.Error("the commit log was damaged; the facets named above are out of service here, or may lack their last commit, until their other replicas heal them",
 			"out_of_service", report.Holed, "uncertain", report.Uncertain)
 	}
 	n.table = placement.NewTable()
-	n.raft, err = consensus.Open(consensus.Config{
-		ID: n.dir.Node, Dir: filepath.Join(n.dir.path, "raft"), Cluster: n.dir.cluster,
-		Bootstrap: true, StateMachine: n.table, Logger: n.log, Fatal: n.fail,
+	n.rows = &proposals{
+		n: n, table: n.table, propose: n.propose, store: n.dir.store,
+		self: placement.Owner{Node: n.dir.Node, Boot: n.boot}, replicas: n.cfg.Replicas,
+	}
+	n.keeper, err = keeper.New(keeper.Options{
+		Store: n.replicas, Table: n.table, Node: n.dir.Node, StoreID: n.dir.store, Logger: n.log,
 	})
-	if err != nil {
-		return fmt.Errorf("open placement log: %w", err)
-	}
-	if err := n.raft.WaitLeader(ctx); err != nil {
-		return fmt.Errorf("wait for a placement leader: %w", err)
-	}
-	return n.raft.Barrier(ctx)
+	return err
 }
 
-// join announces this process life and starts the owners.
-func (n *Node) join(ctx context.Context) error {
-	set, err := placement.NewSet(placement.Member{Node: n.dir.Node, Store: n.dir.store})
-	if err != nil {
-		return err
-	}
-	n.rows = &proposals{
-		table:    n.table,
-		proposer: placement.Proposer{Propose: n.raft.Propose},
-		self:     placement.Owner{Node: n.dir.Node, Boot: n.boot},
-		set:      set,
-	}
-	if err := n.rows.register(ctx, n.dir.cluster, machineID(), n.advertised(), n.cfg.PeerListen, n.cfg.Zone, n.cfg.Version, n.dir.store); err != nil {
-		return err
-	}
+// openOwners starts to own facets.
+func (n *Node) openOwners() (err error) {
 	n.limits = engine.Limits{FacetBytes: n.cfg.FacetBytes, StatementTime: n.cfg.StatementTimeout}
-	n.owners, err = owner.New(owner.Options{
+	opts := owner.Options{
+		Self:      owner.Member{Node: n.dir.Node, Store: n.dir.store, Boot: n.boot},
 		Placement: n.rows,
-		Replica:   n.ownCopy,
+		Store:     n.replicas,
+		Lease:     n.holder,
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,
 		TxIdle: n.cfg.TxIdle, TxTotal: n.cfg.TxTotal,
 		Logger: n.log,
-	})
-	return err
+	}
+	if n.peers != nil {
+		opts.Peers = n.peers
+	}
+	if n.owners, err = owner.New(opts); err != nil {
+		return err
+	}
+	n.acks.owners.Store(n.owners)
+	w := n.table.Watch() // before the first session begins
+	n.wg.Go(func() { n.follow(w) })
+	return nil
 }
 
-// serve answers clients on the API port.
+// serve answers clients on the API port: that the node is starting, until open.
 func (n *Node) serve() {
-	n.native = native.New(svc{n}, native.Options{
-		Node: string(n.dir.Node), Cluster: n.dir.Cluster, Software: "facetd/" + n.cfg.Version, Log: n.log,
+	starting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := n.handler.Load(); h != nil {
+			(*h).ServeHTTP(w, r)
+			return
+		}
+		n.answerStarting(w, r)
 	})
-	host, _, _ := net.SplitHostPort(n.Addr().String())
-	ip := net.ParseIP(host)
-	handler := httpapi.New(svc{n}, httpapi.Options{
-		Log: n.log, Native: n.native, NativePath: wire.Path, Version: n.cfg.Version,
-		LoopbackHosts: ip != nil && ip.IsLoopback(),
-	})
-	n.server = httpapi.NewServer(handler, httpapi.ServerOptions{Log: n.log})
+	n.server = httpapi.NewServer(starting, httpapi.ServerOptions{Log: n.log})
 	n.wg.Go(func() {
 		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Errorf("serve clients: %w", err))
 		}
 	})
+}
+
+// answerStarting is all a node says that has not met its cluster yet.
+func (n *Node) answerStarting(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/livez" {
+		fmt.Fprintln(w, `{"live":true}`)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintln(w, `{"error":{"code":"unavailable","message":"the node is starting: it waits for its cluster or replays its log; try again, or ask another node"}}`)
+}
+
+// open lets clients in.
+func (n *Node) open() {
+	n.native = native.New(svc{n}, native.Options{
+		Node: string(n.dir.Node), Cluster: n.dir.Cluster, Software: "facetd/" + n.cfg.Version, Log: n.log,
+	})
+	host, _, _ := net.SplitHostPort(n.Addr().String())
+	ip := net.ParseIP(host)
+	var handler http.Handler = httpapi.New(svc{n}, httpapi.Options{
+		Log: n.log, Native: n.native, NativePath: wire.Path, Version: n.cfg.Version,
+		LoopbackHosts: ip != nil && ip.IsLoopback(),
+	})
+	n.handler.Store(&handler)
 }
 
 // admit says whether an ordinary commit would find room in the log (rule R15).
@@ -172,7 +222,7 @@ func (n *Node) admit() error {
 	if errors.Is(err, replica.ErrBusy) {
 		return nil // it will be taken, a little later
 	}
-	return copyError(err)
+	return owner.CopyError(err)
 }
 
 // admitBytes is the size of commit asked for: larger ones find the reserve.
@@ -180,6 +230,14 @@ const admitBytes = 64 << 10
 
 // Addr is the address the API port is bound to.
 func (n *Node) Addr() net.Addr { return n.listener.Addr() }
+
+// PeerAddr is the address the peer port is bound to, nil on a node that is alone.
+func (n *Node) PeerAddr() net.Addr {
+	if n.peers == nil {
+		return nil
+	}
+	return n.peers.Addr()
+}
 
 // ID is the node's id.
 func (n *Node) ID() cluster.NodeID { return n.dir.Node }
@@ -206,35 +264,46 @@ func (n *Node) fail(err error) {
 	}
 }
 
-// Close stops the node: requests under way are answered, new ones are refused,
-// open facets are checkpointed as far as ctx allows. What is not checkpointed is in
-// the log. It may be called twice.
+// Close stops the node: facets in use are handed to other nodes, requests under way
+// are answered, new ones are refused, open facets are checkpointed as far as ctx
+// allows. What is not checkpointed is in the log. It may be called twice.
 func (n *Node) Close(ctx context.Context) error {
 	n.closing.Do(func() {
 		n.log.Info("node is stopping")
-		var errs []error
+		n.closed = n.stop(ctx)
+	})
+	return n.closed
+}
+
+const (
+	// leaveTimeout is how long a node that stops hands its facets over.
+	leaveTimeout = 10 * time.Second
+	// ownersTimeout is how long Close checkpoints open facets.
+	ownersTimeout = 8 * time.Second
+	// goodbyeTimeout bounds telling the others by gossip.
+	goodbyeTimeout = time.Second
+)
+
+// stop gives everything back, in the reverse order of Open. It works on a node that
+// was opened in part.
+func (n *Node) stop(ctx context.Context) error {
+	var errs []error
+	if n.owners != nil && n.handler.Load() != nil {
+		n.leave(ctx)
+	}
+	if n.native != nil {
 		// The native connections are taken over from the HTTP server and drain on
 		// their own.
 		if err := n.native.Close(ctx); err != nil && !errors.Is(err, ctx.Err()) {
 			errs = append(errs, err)
 		}
+	}
+	if n.server != nil {
 		if err := n.server.Shutdown(ctx); err != nil {
 			n.server.Close()
 		}
-		errs = append(errs, n.release())
-		n.closed = errors.Join(errs...)
-	})
-	return n.closed
-}
-
-// ownersTimeout is how long Close checkpoints open facets.
-const ownersTimeout = 8 * time.Second
-
-// release gives everything back, in the reverse order of Open. It works on a node
-// that was opened in part.
-func (n *Node) release() error {
+	}
 	n.cancel()
-	var errs []error
 	if n.owners != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), ownersTimeout)
 		if err := n.owners.Close(ctx); err != nil {
@@ -242,18 +311,45 @@ func (n *Node) release() error {
 		}
 		cancel()
 	}
-	if n.listener != nil && n.server == nil {
-		errs = append(errs, n.listener.Close())
-	}
+	errs = append(errs, n.stopCluster())
 	n.wg.Wait()
-	if n.raft != nil {
-		errs = append(errs, n.raft.Close())
-	}
 	if n.replicas != nil {
 		errs = append(errs, n.replicas.Close())
 	}
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// stopCluster ends what connects this node with others.
+func (n *Node) stopCluster() error {
+	var errs []error
+	if n.gossip != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+		_ = n.gossip.Leave(ctx) // whoever did not hear finds out
+		cancel()
+	}
+	if n.steward != nil {
+		errs = append(errs, n.steward.Close())
+	}
+	if n.holder != nil {
+		errs = append(errs, n.holder.Close())
+	}
+	if n.grants != nil {
+		errs = append(errs, n.grants.Close())
+	}
+	if r := n.consensus(); r != nil {
+		errs = append(errs, r.Close())
+	}
+	if n.peers != nil {
+		errs = append(errs, n.peers.Close())
+	}
+	if n.keeper != nil {
+		errs = append(errs, n.keeper.Close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
 	}
 	return errors.Join(errs...)
 }

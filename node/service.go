@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
@@ -37,9 +36,16 @@ func (s svc) Create(ctx context.Context, name facet.Name) (service.Info, bool, e
 }
 
 // Stat implements service.Service.
-func (s svc) Stat(_ context.Context, name facet.Name) (service.Info, error) {
+func (s svc) Stat(ctx context.Context, name facet.Name) (service.Info, error) {
 	f, ok := s.n.table.Lookup(name)
-	if !ok || f.State == placement.Deleting || f.State == placement.Retired {
+	if !ok {
+		// It may have been made elsewhere a moment ago.
+		if _, _, err := s.n.rows.Confirm(ctx, name); err != nil {
+			return service.Info{}, err
+		}
+		f, ok = s.n.table.Lookup(name)
+	}
+	if !ok || gone(f) {
 		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist; write to it, or PUT /v1/facets/%s, to create it", name, name)
 	}
 	return s.info(f), nil
@@ -48,7 +54,7 @@ func (s svc) Stat(_ context.Context, name facet.Name) (service.Info, error) {
 func (s svc) info(f placement.Facet) service.Info {
 	info := service.Info{
 		Name: f.Name, Incarnation: f.Incarnation, Owner: f.Owner.Node, Epoch: f.Epoch,
-		State: f.State.String(), SizeBytes: -1,
+		State: f.State.String(), SizeBytes: -1, Pinned: f.Pinned,
 	}
 	set := f.Active
 	if set.IsZero() {
@@ -80,7 +86,7 @@ func (s svc) List(_ context.Context, tenant facet.Tenant, after string, limit in
 	rows = rows[:min(len(rows), limit)]
 	infos := make([]service.Info, 0, len(rows))
 	for _, f := range rows {
-		if f.State != placement.Deleting && f.State != placement.Retired {
+		if !gone(f) {
 			infos = append(infos, s.info(f))
 		}
 	}
@@ -167,29 +173,40 @@ func receive(path string, r io.Reader, limit int64) (err error) {
 	}
 }
 
-// Cluster implements service.Service.
-func (s svc) Cluster(context.Context) service.Cluster {
-	id, _ := s.n.table.Cluster()
-	leader, _, _ := s.n.raft.Leader()
-	c := service.Cluster{ID: id.String(), Leader: leader, Facets: s.n.table.Counts().Facets, Replicas: s.n.cfg.Replicas}
-	for _, node := range s.n.table.Nodes() {
-		c.Nodes = append(c.Nodes, service.Node{
-			ID: node.ID, API: node.API, Peer: node.Peer, Zone: node.Zone,
-			Version: s.n.cfg.Version, State: cluster.StatusAlive.String(), Facets: s.n.table.Counts().Facets,
-		})
+// Owner implements the part of a service that faces ask where to send a request: to
+// nobody if this node runs it, or finds out whether the facet exists.
+func (s svc) Owner(name facet.Name) (url string, epoch facet.Epoch, elsewhere bool) {
+	row, ok := s.n.rows.Lookup(name)
+	if !ok || row.Local {
+		return "", 0, false
 	}
-	return c
+	return row.OwnerURL, row.Epoch, true
 }
 
 // Ready implements service.Service.
 func (s svc) Ready(ctx context.Context) []service.Check {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	checks := []service.Check{{Name: "placement leader is reachable", Err: s.n.raft.Barrier(ctx)}}
-	checks = append(checks, service.Check{Name: "disk has room for writes", Err: s.n.admit()})
+	checks := []service.Check{
+		{Name: "placement leader is reachable", Err: s.n.leaderReachable(ctx)},
+		{Name: "disk has room for writes", Err: s.n.admit()},
+	}
 	var closing error
 	if s.n.ctx.Err() != nil {
 		closing = errors.New("the node is shutting down")
 	}
 	return append(checks, service.Check{Name: "node is serving", Err: closing})
+}
+
+func (n *Node) leaderReachable(ctx context.Context) error {
+	raft := n.consensus()
+	if now, _ := raft.Leadership(); now.Leading {
+		return raft.Barrier(ctx)
+	}
+	leader, _, ok := raft.Leader()
+	if !ok || n.peers == nil || leader == n.dir.Node {
+		return errors.New("no placement leader is known")
+	}
+	_, err := n.peers.Peer(leader).Ping(ctx)
+	return err
 }

@@ -3,30 +3,33 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/placement"
+	"github.com/facetd/facetd/placement/planner"
 )
 
 // proposals is the placement table as the owners of this node use it: reads from
 // the local copy, changes through the Raft log.
 type proposals struct {
+	n        *Node
 	table    *placement.Table
-	proposer placement.Proposer
+	propose  func(ctx context.Context, c placement.Command) (placement.Result, error)
 	self     placement.Owner // this node in this process life
-	set      placement.Set   // replica set of new facets
+	store    cluster.StoreID
+	replicas int // replication factor of new facets
 }
 
 // applyWait bounds how long a proposer waits for its own table to apply what the
 // log accepted.
 const applyWait = 5 * time.Second
 
+// do proposes c and returns when this node's table shows what came of it.
 func (p *proposals) do(ctx context.Context, c placement.Command) (placement.Result, error) {
-	res, err := p.proposer.Do(ctx, c)
+	res, err := p.propose(ctx, c)
 	if err != nil {
 		return res, placementError(err)
 	}
@@ -39,7 +42,7 @@ func (p *proposals) do(ctx context.Context, c placement.Command) (placement.Resu
 }
 
 // placementError turns what the table or the log says into what a client may be
-// told.
+// told. A refusal stays to be found.
 func placementError(err error) error {
 	var refused *placement.Refusal
 	if !errors.As(err, &refused) {
@@ -49,69 +52,226 @@ func placementError(err error) error {
 		}
 		return facet.Errorf(facet.CodeUnavailable, "the placement table cannot be changed now: %v", err)
 	}
+	told := facet.Errorf(facet.CodeUnavailable, "the placement table refused: %v; try again", refused)
 	switch refused.Outcome {
 	case placement.RefusedNoFacet, placement.RefusedTombstoned:
-		return facet.Errorf(facet.CodeNotFound, "the facet was deleted")
+		told = facet.Errorf(facet.CodeNotFound, "the facet was deleted")
 	case placement.RefusedTenantLimit:
-		return &facet.Error{Code: facet.CodeLimit, Limit: "facets", Message: "the tenant has as many facets as it may (limit facets); delete some or have the limit raised"}
+		told = &facet.Error{Code: facet.CodeLimit, Limit: "facets", Message: "the tenant has as many facets as it may (limit facets); delete some or have the limit raised"}
 	case placement.RefusedFull:
-		return &facet.Error{Code: facet.CodeLimit, Limit: "table_rows", Message: "the cluster has as many facets as its placement table holds"}
+		told = &facet.Error{Code: facet.CodeLimit, Limit: "table_rows", Message: "the cluster has as many facets as its placement table holds"}
 	case placement.RefusedName:
-		return facet.Errorf(facet.CodeExists, "the facet was changed by another request meanwhile")
+		told = facet.Errorf(facet.CodeExists, "the facet was changed by another request meanwhile")
 	}
-	return facet.Errorf(facet.CodeUnavailable, "the placement table refused: %v; try again", refused)
+	return &refusal{told, refused}
 }
+
+// refusal is what a client is told, with the reason for those inside the node.
+type refusal struct {
+	told error
+	why  *placement.Refusal
+}
+
+func (r *refusal) Error() string   { return r.told.Error() }
+func (r *refusal) Unwrap() []error { return []error{r.told, r.why} }
 
 func (p *proposals) row(f placement.Facet) owner.Row {
 	r := owner.Row{
-		Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node,
-		Local:   f.Owner.Node == p.self.Node || f.Owner.Node == "",
-		Mine:    f.Owner == p.self,
-		Active:  f.State == placement.Active,
-		New:     f.State == placement.Creating,
-		Members: f.Next.Len(),
+		Name: f.Name, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node, Boot: f.Owner.Boot,
+		Mine:   f.Owner == p.self,
+		Active: f.State == placement.Active && f.ActiveEpoch == f.Epoch,
+		New:    f.Active.IsZero(),
+		// Epoch 1 is issued by Create alone; later generations may begin with an
+		// epoch that was not the facet's first.
+		First:     f.Active.IsZero() && f.Epoch == 1,
+		ActiveSet: p.members(f.Active), NextSet: p.members(f.Next), ActiveEpoch: f.ActiveEpoch,
 	}
-	if n, ok := p.table.Node(f.Owner.Node); ok {
+	if r.Owner == "" { // given back: anybody's of the set
+		r.Owner = p.anyOf(f)
+	}
+	r.Local = r.Owner == p.self.Node
+	if n, ok := p.table.Node(r.Owner); ok {
 		r.OwnerURL = "http://" + n.API
 	}
 	return r
 }
 
+// anyOf is a member that may acquire a facet nobody owns: this node if it may, else
+// one that seems to be there.
+func (p *proposals) anyOf(f placement.Facet) cluster.NodeID {
+	set := f.Active
+	if set.IsZero() {
+		set = f.Next
+	}
+	if set.Has(p.self.Node) {
+		return p.self.Node
+	}
+	for _, m := range set.Members() {
+		if p.n.seen(m.Node) == cluster.StatusAlive {
+			return m.Node
+		}
+	}
+	if list := set.Members(); len(list) > 0 {
+		return list[0].Node
+	}
+	return p.self.Node
+}
+
+func (p *proposals) members(s placement.Set) []owner.Member {
+	list := s.Members()
+	out := make([]owner.Member, len(list))
+	for i, m := range list {
+		out[i] = owner.Member{Node: m.Node, Store: m.Store}
+		if n, ok := p.table.Node(m.Node); ok && n.Store == m.Store {
+			out[i].Boot = n.Boot
+		}
+	}
+	return out
+}
+
+func gone(f placement.Facet) bool {
+	return f.State == placement.Deleting || f.State == placement.Retired
+}
+
 // Lookup implements owner.Placement.
 func (p *proposals) Lookup(name facet.Name) (owner.Row, bool) {
 	f, ok := p.table.Lookup(name)
-	if !ok || f.State == placement.Deleting || f.State == placement.Retired {
+	if !ok || gone(f) {
 		return owner.Row{}, false
 	}
 	return p.row(f), true
 }
 
+// ByIncarnation implements owner.Placement.
+func (p *proposals) ByIncarnation(id facet.Incarnation) (owner.Row, bool) {
+	f, ok := p.table.ByIncarnation(id)
+	if !ok {
+		return owner.Row{}, false
+	}
+	return p.row(f), true
+}
+
+// Confirm implements owner.Placement. An entry that changes nothing is committed,
+// and what was committed before it is applied here then. A node that is the whole
+// cluster has nobody to learn from.
+func (p *proposals) Confirm(ctx context.Context, name facet.Name) (owner.Row, bool, error) {
+	if p.table.Counts().Nodes > 1 {
+		if _, err := p.do(ctx, placement.Renew{}); err != nil {
+			return owner.Row{}, false, err
+		}
+	}
+	row, ok := p.Lookup(name)
+	return row, ok, nil
+}
+
 // Create implements owner.Placement.
 func (p *proposals) Create(ctx context.Context, name facet.Name) (owner.Row, error) {
-	return p.create(ctx, name, false)
+	id := facet.NewIncarnation()
+	for {
+		plan, err := planner.Choose(p.candidates(), planner.Request{Facet: id, Replicas: p.replicas})
+		if err != nil {
+			return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "no node may take a new facet: %v", err)
+		}
+		n, ok := p.table.Node(p.ownerOf(plan))
+		if !ok {
+			return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "node %s was removed meanwhile; try again", plan.Owner)
+		}
+		row, err := p.create(ctx, placement.Create{
+			Name: name, Incarnation: id, Owner: placement.Owner{Node: n.ID, Boot: n.Boot}, Set: plan.Set,
+		})
+		if !errors.Is(err, placement.RefusedBoot) || ctx.Err() != nil {
+			return row, err
+		}
+		// The owner was started anew meanwhile: with its new process life then.
+	}
 }
 
 // CreateDetached implements owner.Placement.
 func (p *proposals) CreateDetached(ctx context.Context, name facet.Name) (owner.Row, error) {
-	return p.create(ctx, name, true)
+	id := facet.NewIncarnation()
+	plan, err := planner.Choose(p.candidates(), planner.Request{Facet: id, Replicas: p.replicas, Pins: []cluster.NodeID{p.self.Node}})
+	if err != nil {
+		return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "no nodes for a new facet: %v", err)
+	}
+	return p.create(ctx, placement.Create{Name: name, Incarnation: id, Owner: p.self, Set: plan.Set, Detached: true})
 }
 
-func (p *proposals) create(ctx context.Context, name facet.Name, detached bool) (owner.Row, error) {
-	res, err := p.do(ctx, placement.Create{
-		Name: name, Incarnation: facet.NewIncarnation(), Owner: p.self, Set: p.set, Detached: detached,
-	})
+func (p *proposals) create(ctx context.Context, c placement.Create) (owner.Row, error) {
+	res, err := p.do(ctx, c)
 	if err != nil {
 		return owner.Row{}, err
 	}
-	if s := res.Facet.State; s == placement.Deleting || s == placement.Retired {
+	if gone(res.Facet) {
 		return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "a facet of that name is just being deleted; try again")
 	}
 	return p.row(res.Facet), nil
 }
 
+// candidates are the nodes that may get new facets. Gossip is a hint here: nodes
+// that seem gone are left out while there are enough others, and come last else: a
+// facet created with one dead member of three lives with the others.
+func (p *proposals) candidates() []planner.Node {
+	nodes := p.table.Nodes()
+	out := make([]planner.Node, 0, len(nodes))
+	able := 0
+	for _, n := range nodes {
+		c := planner.Node{ID: n.ID, Store: n.Store, Zone: n.Zone, Draining: n.State != placement.NodeActive}
+		if p.n.seen(n.ID) != cluster.StatusAlive {
+			c.Load = 1
+		} else if !c.Draining {
+			able++
+		}
+		out = append(out, c)
+	}
+	for i := range out {
+		switch {
+		case able >= p.replicas:
+			out[i].Draining = out[i].Draining || out[i].Load == 1
+		case able == 0:
+			out[i].Draining = false // every node leaves, or gossip sees nobody: better any than none
+		}
+	}
+	return out
+}
+
+// ownerOf is who shall own a new facet: the planner's choice, or if that node seems
+// gone, another member.
+func (p *proposals) ownerOf(plan planner.Plan) cluster.NodeID {
+	if p.n.seen(plan.Owner) != cluster.StatusAlive {
+		for _, m := range plan.Set.Members() {
+			if p.n.seen(m.Node) == cluster.StatusAlive {
+				return m.Node
+			}
+		}
+	}
+	return plan.Owner
+}
+
 // Acquire implements owner.Placement.
-func (p *proposals) Acquire(ctx context.Context, name facet.Name, row owner.Row) (owner.Row, error) {
-	res, err := p.do(ctx, placement.Acquire{Incarnation: row.Incarnation, Owner: p.self, Expected: row.Epoch})
+func (p *proposals) Acquire(ctx context.Context, row owner.Row, t owner.Transfer) (owner.Row, error) {
+	c := placement.Acquire{Incarnation: row.Incarnation, Owner: p.self, Expected: row.Epoch}
+	if t.Owner != "" && t.Owner != p.self.Node {
+		n, ok := p.table.Node(t.Owner)
+		if !ok {
+			return owner.Row{}, facet.Errorf(facet.CodeBadRequest, "node %s is not in the cluster", t.Owner)
+		}
+		c.Owner = placement.Owner{Node: n.ID, Boot: n.Boot}
+	}
+	if t.Released {
+		c.Released = p.self.Boot
+	}
+	if len(t.Set) > 0 {
+		members := make([]placement.Member, len(t.Set))
+		for i, m := range t.Set {
+			members[i] = placement.Member{Node: m.Node, Store: m.Store}
+		}
+		set, err := placement.NewSet(members...)
+		if err != nil {
+			return owner.Row{}, facet.Errorf(facet.CodeBadRequest, "%v", err)
+		}
+		c.Set = set
+	}
+	res, err := p.do(ctx, c)
 	if err != nil {
 		return owner.Row{}, err
 	}
@@ -144,21 +304,4 @@ func (p *proposals) Tomb(ctx context.Context, id facet.Incarnation) error {
 	}
 	_, err := p.do(ctx, placement.Tomb{Incarnation: id, Epoch: f.Epoch})
 	return err
-}
-
-// register announces this process life (rules R2, R3).
-func (p *proposals) register(ctx context.Context, id cluster.ID, machine cluster.MachineID, api, peer, zone, version string, store cluster.StoreID) error {
-	if _, err := p.do(ctx, placement.SetClusterID{ID: id}); err != nil {
-		return fmt.Errorf("set cluster id: %w", err)
-	}
-	_, err := p.do(ctx, placement.RegisterNode{
-		Node: p.self.Node, Store: store, Boot: p.self.Boot, Machine: machine,
-		API: api, Peer: peer, Zone: zone,
-		Version:   version[:min(len(version), cluster.MaxVersionLen)],
-		LeaseOver: true, // no leases are given while there is one voter: the log's lock proves the last process gone
-	})
-	if err != nil {
-		return fmt.Errorf("register node: %w", err)
-	}
-	return nil
 }

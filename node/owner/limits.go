@@ -59,6 +59,10 @@ const (
 	// does not catch up.
 	restAnyway = 4
 
+	// leaveAtOnce bounds the facets handed over at a time by a node that stops: enough
+	// to share syncs and entries of the placement log.
+	leaveAtOnce = 64
+
 	// fillTimeout bounds how long a new member of a set is filled before the change
 	// of the set is given up.
 	fillTimeout = 20 * time.Minute

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -162,4 +163,32 @@ func (s *session) forgetLearners() {
 func (m *Manager) Owns(name facet.Name) (cluster.NodeID, bool) {
 	row, ok := m.opts.Placement.Lookup(name)
 	return row.Owner, ok && row.Local
+}
+
+// Leave hands every open facet to another member of its set, which choose names, and
+// tells done of each that went. It returns when all are gone or ctx ends; what could
+// not be moved stays here.
+func (m *Manager) Leave(ctx context.Context, choose func([]Member) (cluster.NodeID, bool), done func(facet.Incarnation)) {
+	var g sync.WaitGroup
+	room := make(chan struct{}, leaveAtOnce)
+	m.sessions.each(func(s *session) {
+		to, ok := choose(s.row.set())
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		g.Go(func() {
+			defer func() { <-room }()
+			if err := m.Move(ctx, s.d.name, Transfer{Owner: to}); err != nil {
+				m.log.Debug("hand over before stopping", "facet", s.d.name.String(), "error", err)
+				return
+			}
+			done(s.row.Incarnation)
+		})
+	})
+	g.Wait()
 }

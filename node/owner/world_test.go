@@ -2,8 +2,6 @@ package owner
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -12,8 +10,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
-	"github.com/facetd/facetd/facet/pages"
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/service"
@@ -24,16 +22,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is what outlives a process: a disk, and a placement table that never
 // forgets. A life is one process on it.
 type world struct {
-	mu   sync.Mutex
-	mem  *disk.Mem
-	rows map[facet.Name]*Row
-	boot byte
-	tune func(*Options)
-	log  *slog.Logger
+	mu       sync.Mutex
+	mem      *disk.Mem
+	rows     map[facet.Name]*Row
+	detached map[facet.Incarnation]*Row
+	boot     byte
+	tune     func(*Options)
+	log      *slog.Logger
 }
 
 func newWorld() *world {
-	return &world{mem: disk.NewMem(), rows: make(map[facet.Name]*Row), log: slog.New(slog.DiscardHandler)}
+	return &world{mem: disk.NewMem(), rows: make(map[facet.Name]*Row), detached: make(map[facet.Incarnation]*Row), log: slog.New(slog.DiscardHandler)}
 }
 
 type life struct {
@@ -51,7 +50,7 @@ func (w *world) start(t testing.TB) *life {
 	l := &life{w: w, boot: w.boot, dead: make(chan struct{})}
 	var err error
 	l.store, _, err = replica.Open(replica.Options{
-		FS: w.mem, Dir: "data", StoreID: [16]byte{1}, SingleNode: true,
+		FS: w.mem, Dir: "data", StoreID: storeID,
 		Fatal:  func(error) { l.die.Do(func() { close(l.dead) }) },
 		Logger: w.log,
 	})
@@ -59,9 +58,8 @@ func (w *world) start(t testing.TB) *life {
 		t.Fatal("open replica store:", err)
 	}
 	opts := Options{
-		Placement: l, Logger: w.log,
-		Replica: func(r Row) Replica { return &testCopy{l: l, row: r} },
-		Admit:   func() error { return nil },
+		Self: l.self(), Placement: l, Store: l.store, Logger: w.log,
+		Admit: func() error { return nil },
 	}
 	if w.tune != nil {
 		w.tune(&opts)
@@ -96,14 +94,25 @@ func (l *life) crash(rng *rand.Rand, loss disk.Loss) {
 
 // The life as its own placement.
 
-func (l *life) view(r *Row) Row {
-	v := *r
-	v.Local, v.Members = true, 1
-	v.Mine = r.Owner == bootName(l.boot)
-	return v
+var storeID = [16]byte{1}
+
+func (l *life) self() Member {
+	return Member{Node: "n1", Store: storeID, Boot: cluster.BootID{l.boot}}
 }
 
-func bootName(b byte) (id nodeID) { return nodeID(fmt.Sprintf("boot-%d", b)) }
+func (l *life) view(r *Row) Row {
+	v := *r
+	v.Local, v.Owner = true, "n1"
+	v.Mine = r.Boot == l.self().Boot
+	v.NextSet = []Member{l.self()}
+	v.ActiveSet = nil
+	if v.ActiveEpoch != 0 {
+		v.ActiveSet = v.NextSet
+	}
+	v.New, v.Active = v.ActiveEpoch == 0, v.ActiveEpoch == v.Epoch
+	v.First = v.New && v.Epoch == 1
+	return v
+}
 
 func (l *life) Lookup(name facet.Name) (Row, bool) {
 	l.w.mu.Lock()
@@ -115,42 +124,73 @@ func (l *life) Lookup(name facet.Name) (Row, bool) {
 	return l.view(r), true
 }
 
+func (l *life) ByIncarnation(id facet.Incarnation) (Row, bool) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	if r := l.find(id); r != nil {
+		return l.view(r), true
+	}
+	return Row{}, false
+}
+
+// find finds a row, with a name or not. mu is held.
+func (l *life) find(id facet.Incarnation) *Row {
+	for _, r := range l.w.rows {
+		if r.Incarnation == id {
+			return r
+		}
+	}
+	return l.w.detached[id]
+}
+
+func (l *life) Confirm(_ context.Context, name facet.Name) (Row, bool, error) {
+	row, ok := l.Lookup(name)
+	return row, ok, nil
+}
+
+func (l *life) fresh(name facet.Name) *Row {
+	return &Row{Name: name, Incarnation: facet.NewIncarnation(), Epoch: 1, Boot: l.self().Boot}
+}
+
 func (l *life) Create(_ context.Context, name facet.Name) (Row, error) {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
 	r := l.w.rows[name]
 	if r == nil {
-		r = &Row{Incarnation: facet.NewIncarnation(), Epoch: 1, Owner: bootName(l.boot), New: true}
+		r = l.fresh(name)
 		l.w.rows[name] = r
 	}
 	return l.view(r), nil
 }
 
-func (l *life) CreateDetached(context.Context, facet.Name) (Row, error) {
-	return l.view(&Row{Incarnation: facet.NewIncarnation(), Epoch: 1, Owner: bootName(l.boot), New: true}), nil
-}
-
-func (l *life) Acquire(_ context.Context, name facet.Name, row Row) (Row, error) {
+func (l *life) CreateDetached(_ context.Context, name facet.Name) (Row, error) {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
-	r := l.w.rows[name]
-	if r == nil || r.Incarnation != row.Incarnation || r.Epoch != row.Epoch {
+	r := l.fresh(name)
+	l.w.detached[r.Incarnation] = r
+	return l.view(r), nil
+}
+
+func (l *life) Acquire(_ context.Context, row Row, t Transfer) (Row, error) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	r := l.find(row.Incarnation)
+	if r == nil || r.Epoch != row.Epoch || t.Owner != "" && t.Owner != "n1" {
 		return Row{}, facet.Errorf(facet.CodeUnavailable, "another epoch")
 	}
-	r.Epoch, r.Owner, r.Active = r.Epoch+1, bootName(l.boot), false
+	r.Epoch, r.Boot = r.Epoch+1, l.self().Boot
 	return l.view(r), nil
 }
 
 func (l *life) Activate(_ context.Context, row Row) error {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
-	for _, r := range l.w.rows {
-		if r.Incarnation == row.Incarnation && r.Epoch == row.Epoch && r.Owner == bootName(l.boot) {
-			r.Active, r.New = true, false
-			return nil
-		}
+	r := l.find(row.Incarnation)
+	if r == nil || r.Epoch != row.Epoch || r.Boot != l.self().Boot {
+		return facet.Errorf(facet.CodeUnavailable, "another epoch")
 	}
-	return facet.Errorf(facet.CodeUnavailable, "another epoch")
+	r.ActiveEpoch = r.Epoch
+	return nil
 }
 
 func (l *life) Bind(_ context.Context, name facet.Name, old, row Row) error {
@@ -159,8 +199,9 @@ func (l *life) Bind(_ context.Context, name facet.Name, old, row Row) error {
 	if r := l.w.rows[name]; r != nil && r.Incarnation != old.Incarnation {
 		return facet.Errorf(facet.CodeExists, "changed meanwhile")
 	}
-	row.Mine, row.Local = false, false
-	l.w.rows[name] = &row
+	r := l.find(row.Incarnation)
+	delete(l.w.detached, row.Incarnation)
+	l.w.rows[name] = r
 	return nil
 }
 
@@ -176,66 +217,6 @@ func (l *life) Delete(_ context.Context, row Row) error {
 }
 
 func (l *life) Tomb(context.Context, facet.Incarnation) error { return nil }
-
-// testCopy is this life's copy of a facet: the real replica store.
-type testCopy struct {
-	l   *life
-	row Row
-	r   replica.Replica
-}
-
-func (c *testCopy) bootID() replica.Boot { return replica.Boot{c.l.boot} }
-
-func (c *testCopy) Begin(ctx context.Context) (err error) {
-	c.r, err = c.l.store.Create(c.row.Incarnation)
-	for errors.Is(err, replica.ErrBusy) {
-		if werr := c.l.store.Wait(ctx, 0); werr != nil {
-			return werr
-		}
-		c.r, err = c.l.store.Create(c.row.Incarnation)
-	}
-	return err
-}
-
-func (c *testCopy) Prepare(ctx context.Context, row Row) (err error) {
-	if row.New {
-		if err := c.Begin(ctx); err != nil {
-			return err
-		}
-	}
-	_, err = c.l.store.Prepare(ctx, row.Incarnation, row.Epoch, c.bootID())
-	return err
-}
-
-func (c *testCopy) Load(ctx context.Context) (s *pages.Store, err error) {
-	if c.r, err = c.l.store.Replica(c.row.Incarnation); err != nil {
-		return nil, err
-	}
-	return c.r.Open(ctx, true)
-}
-
-func (c *testCopy) Release(s *pages.Store) error { return c.r.Close(s) }
-
-func (c *testCopy) Append(e *facet.Commit, known facet.Seq, ack Acker) error {
-	err := c.r.Append(c.row.Epoch, c.bootID(), e, known, ack)
-	for errors.Is(err, replica.ErrBusy) {
-		if werr := c.l.store.Log().Wait(c.l.m.ctx, e.EncodedLen()); werr != nil {
-			return werr
-		}
-		err = c.r.Append(c.row.Epoch, c.bootID(), e, known, ack)
-	}
-	return err
-}
-
-func (c *testCopy) Checkpoint(ctx context.Context, ck *pages.Checkpoint, known facet.Position) error {
-	if err := c.r.Known(c.row.Epoch, c.bootID(), known); err != nil {
-		return err
-	}
-	return c.r.Checkpoint(ctx, ck)
-}
-
-func (c *testCopy) Install(context.Context, pages.Base, string) error { return errors.ErrUnsupported }
-func (c *testCopy) Tomb(ctx context.Context) error                    { return c.r.Tomb(ctx, time.Unix(0, 0)) }
 
 // Requests.
 

@@ -1,0 +1,238 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/owner"
+	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/node/steward"
+	"github.com/facetd/facetd/placement"
+)
+
+// orders does what the placement leader asks of the owners here: peer.Orders.
+type orders struct{ n *Node }
+
+// Order implements peer.Orders.
+func (o orders) Order(ctx context.Context, _ *peer.Caller, order peer.Order) error {
+	return o.n.obey(ctx, steward.Order{
+		Kind: steward.OrderKind(order.Kind), Incarnation: order.Incarnation, Epoch: order.Epoch, Owner: order.Owner, Set: order.Set,
+	})
+}
+
+// obey carries out one order about a facet this node owns.
+func (n *Node) obey(ctx context.Context, o steward.Order) error {
+	if n.acks.owners.Load() == nil {
+		return errors.New("the node is starting")
+	}
+	f, ok := n.table.ByIncarnation(o.Incarnation)
+	switch {
+	case !ok || gone(f):
+		return facet.Errorf(facet.CodeNotFound, "the facet is gone")
+	case f.Owner.Node != n.dir.Node && !f.Owner.IsZero():
+		return fmt.Errorf("%s is owned by node %s in epoch %v", f.Name, f.Owner.Node, f.Epoch)
+	case f.Epoch != o.Epoch && f.Epoch > o.Epoch && f.Owner.Boot == n.boot && f.ActiveEpoch == f.Epoch && !n.justTaken(f, o.Epoch):
+		return fmt.Errorf("%s is in epoch %v, the order is of epoch %v", f.Name, f.Epoch, o.Epoch)
+	}
+	switch o.Kind {
+	case steward.Wake:
+		return n.owners.Wake(ctx, f.Name)
+	case steward.Move:
+		if err := n.owners.Move(ctx, f.Name, owner.Transfer{Owner: o.Owner, Set: n.rows.members(o.Set)}); err != nil {
+			return err
+		}
+		n.wakeElsewhere(f.Incarnation)
+		return nil
+	}
+	return fmt.Errorf("order of unknown kind %d", o.Kind)
+}
+
+// justTaken reports whether the epoch was raised once since the order was decided:
+// by this node itself, which took its own facet in a new process life.
+func (n *Node) justTaken(f placement.Facet, ordered facet.Epoch) bool { return f.Epoch == ordered+1 }
+
+// wakeElsewhere has the new owner of a facet open it now, so that nobody waits for
+// it, and a new replica set is activated though nobody asks for the facet.
+func (n *Node) wakeElsewhere(id facet.Incarnation) {
+	f, ok := n.table.ByIncarnation(id)
+	if !ok || f.Owner.IsZero() || gone(f) {
+		return
+	}
+	n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, wakeTimeout)
+		defer cancel()
+		if err := n.order(ctx, f.Owner.Node, steward.Order{Kind: steward.Wake, Incarnation: id, Epoch: f.Epoch}); err != nil {
+			n.log.Debug("wake facet at its new owner", "facet", f.Name.String(), "owner", string(f.Owner.Node), "error", err)
+		}
+	})
+}
+
+const wakeTimeout = 10 * time.Second
+
+// order has an owner, here or elsewhere, do something.
+func (n *Node) order(ctx context.Context, to cluster.NodeID, o steward.Order) error {
+	if to == n.dir.Node {
+		return n.obey(ctx, o)
+	}
+	if n.peers == nil {
+		return fmt.Errorf("node %s cannot be reached: this node is alone", to)
+	}
+	return n.peers.Peer(to).Order(ctx, peer.Order{
+		Kind: peer.OrderKind(o.Kind), Incarnation: o.Incarnation, Epoch: o.Epoch, Owner: o.Owner, Set: o.Set,
+	})
+}
+
+// leave hands the facets in use to other members of their sets before the node
+// stops, so that nobody waits for its lease to run out.
+func (n *Node) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	n.owners.Leave(ctx, func(set []owner.Member) (cluster.NodeID, bool) {
+		for _, m := range set {
+			if node, ok := n.table.Node(m.Node); ok && m.Node != n.dir.Node && !m.Boot.IsZero() &&
+				node.State == placement.NodeActive && n.seen(m.Node) == cluster.StatusAlive {
+				return m.Node, true
+			}
+		}
+		return "", false
+	}, n.wakeElsewhere)
+}
+
+// toLeader sends an operator's request to the node that leads placement.
+func (n *Node) toLeader() error {
+	raft := n.consensus()
+	if now, _ := raft.Leadership(); now.Leading && n.steward.Stats().Leading {
+		return nil
+	}
+	leader, _, ok := raft.Leader()
+	if node, known := n.table.Node(leader); ok && known && leader != n.dir.Node {
+		return &facet.Error{Code: facet.CodeNotOwner, Message: "the placement leader is node " + string(leader), Owner: "http://" + node.API}
+	}
+	return facet.Errorf(facet.CodeUnavailable, "no node leads placement now; try again")
+}
+
+var _ service.Operator = svc{}
+
+// Start implements service.Operator.
+func (s svc) Start(ctx context.Context, req service.OperationRequest) (service.Operation, error) {
+	if err := s.n.toLeader(); err != nil {
+		return service.Operation{}, err
+	}
+	op, err := s.n.steward.Start(ctx, steward.Request{
+		Kind: steward.Kind(req.Kind), Node: req.Node, Rate: req.Rate, Force: req.Force,
+	})
+	return operation(op), operateError(err)
+}
+
+// Operations implements service.Operator.
+func (s svc) Operations(context.Context) ([]service.Operation, error) {
+	if err := s.n.toLeader(); err != nil {
+		return nil, err
+	}
+	list := s.n.steward.List()
+	out := make([]service.Operation, len(list))
+	for i, op := range list {
+		out[i] = operation(op)
+	}
+	return out, nil
+}
+
+// Cancel implements service.Operator.
+func (s svc) Cancel(_ context.Context, id string) error {
+	if err := s.n.toLeader(); err != nil {
+		return err
+	}
+	return operateError(s.n.steward.Cancel(id))
+}
+
+func operation(op steward.Operation) service.Operation {
+	return service.Operation{
+		ID: op.ID, Kind: service.OperationKind(op.Kind), Node: op.Node, Rate: op.Rate, State: service.OperationState(op.State),
+		Done: op.Done, Total: op.Total, Failed: op.Failed, Message: op.Message, Started: op.Started, Ended: op.Ended,
+	}
+}
+
+// Move implements service.Operator.
+func (s svc) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin service.Pin) (service.Info, error) {
+	n := s.n
+	row, ok, err := n.rows.Confirm(ctx, name)
+	switch {
+	case err != nil:
+		return service.Info{}, err
+	case !ok:
+		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	case !row.Local:
+		return service.Info{}, &facet.Error{Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch}
+	}
+	if to != "" && to != n.dir.Node {
+		t := owner.Transfer{Owner: to}
+		if set := setOf(row); !hasNode(set, to) {
+			if t.Set, err = n.replaceMember(set, to); err != nil {
+				return service.Info{}, err
+			}
+		}
+		if err := n.owners.Move(ctx, name, t); err != nil {
+			return service.Info{}, err
+		}
+		n.wakeElsewhere(row.Incarnation)
+	}
+	if pin != service.KeepPin {
+		if _, err := n.rows.do(ctx, placement.Pin{Incarnation: row.Incarnation, Pinned: pin == service.SetPin}); err != nil {
+			return service.Info{}, err
+		}
+	}
+	return s.Stat(ctx, name)
+}
+
+func setOf(row owner.Row) []owner.Member {
+	if len(row.ActiveSet) > 0 {
+		return row.ActiveSet
+	}
+	return row.NextSet
+}
+
+func hasNode(set []owner.Member, node cluster.NodeID) bool {
+	for _, m := range set {
+		if m.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// replaceMember gives the set with a node in it that keeps nothing yet, in place of
+// this one: the operator wants the facet there and not here.
+func (n *Node) replaceMember(set []owner.Member, to cluster.NodeID) ([]owner.Member, error) {
+	node, ok := n.table.Node(to)
+	switch {
+	case !ok:
+		return nil, facet.Errorf(facet.CodeNotFound, "node %s is not in the cluster", to)
+	case node.State != placement.NodeActive:
+		return nil, facet.Errorf(facet.CodeBadRequest, "node %s is %s; undrain it first, or choose another node", to, node.State)
+	}
+	out := []owner.Member{{Node: node.ID, Store: node.Store, Boot: node.Boot}}
+	for _, m := range set {
+		if m.Node != n.dir.Node {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// operateError tells an error of the steward to an operator.
+func operateError(err error) error {
+	var fe *facet.Error
+	switch {
+	case err == nil || errors.As(err, &fe):
+		return err
+	case errors.Is(err, steward.ErrNotLeading), errors.Is(err, consensus.ErrNotLeader):
+		return facet.Errorf(facet.CodeUnavailable, "the placement leader changed; try again")
+	}
+	return facet.Errorf(facet.CodeBadRequest, "%v", err)
+}
