@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
@@ -171,11 +170,16 @@ func receive(path string, r io.Reader, limit int64) (err error) {
 func (s svc) Cluster(context.Context) service.Cluster {
 	id, _ := s.n.table.Cluster()
 	leader, _, _ := s.n.raft.Leader()
-	c := service.Cluster{ID: id.String(), Leader: leader, Facets: s.n.table.Counts().Facets, Replicas: s.n.cfg.Replicas}
+	stats, facets := s.n.raft.Stats(), s.n.table.Counts().Facets
+	c := service.Cluster{
+		ID: id.String(), Self: s.n.dir.Node, Leader: leader, Term: stats.Term, Applied: stats.Applied,
+		Facets: facets, Replicas: s.n.cfg.Replicas,
+	}
 	for _, node := range s.n.table.Nodes() {
 		c.Nodes = append(c.Nodes, service.Node{
-			ID: node.ID, API: node.API, Peer: node.Peer, Zone: node.Zone,
-			Version: s.n.cfg.Version, State: cluster.StatusAlive.String(), Facets: s.n.table.Counts().Facets,
+			ID: node.ID, API: node.API, Peer: node.Peer, Zone: node.Zone, Version: s.n.cfg.Version,
+			Boot: node.Boot.String(), Store: node.Store.String(), State: service.NodeAlive, Voter: true,
+			Owned: facets, Held: facets,
 		})
 	}
 	return c
