@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -27,6 +28,10 @@ type Info struct {
 	State     string
 	SizeBytes int64 // -1 when the node that answered does not know
 	Active    bool
+	Pinned    bool // rebalancing leaves its owner alone
+	// Incarnation is the id of the facet of that name: a name that was deleted and
+	// made again has another.
+	Incarnation string
 }
 
 // infoJSON is Info as the management API writes it.
@@ -40,6 +45,8 @@ type infoJSON struct {
 	State     string          `json:"state"`
 	SizeBytes *int64          `json:"size_bytes"`
 	Active    bool            `json:"active"`
+	Pinned    bool            `json:"pinned"`
+	ID        string          `json:"incarnation"`
 }
 
 func (j *infoJSON) info() (Info, error) {
@@ -47,7 +54,7 @@ func (j *infoJSON) info() (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active}
+	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active, Pinned: j.Pinned, Incarnation: j.ID}
 	if j.SizeBytes != nil {
 		i.SizeBytes = *j.SizeBytes
 	}
@@ -62,7 +69,11 @@ func (j *infoJSON) info() (Info, error) {
 func newHTTP(o *Options) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:           o.Dial,
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, o.DialTimeout)
+				defer cancel()
+				return o.Dial(ctx, network, addr)
+			},
 			TLSClientConfig:       o.TLS,
 			TLSHandshakeTimeout:   o.DialTimeout,
 			ExpectContinueTimeout: 2 * time.Second,

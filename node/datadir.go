@@ -20,6 +20,7 @@ import (
 //	node.json   identity: made once, never changed
 //	data/       commit log, database files, trash (package facet/replica)
 //	raft/       placement log and snapshots (package cluster/consensus)
+//	REJOIN      there while the node must join a cluster and never begin one
 type dataDir struct {
 	path string
 	lock *os.File

@@ -30,6 +30,10 @@ func commands() []*command {
 	return []*command{
 		devCommand(), serveCommand(), sqlCommand(),
 		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetDeleteCommand(),
+		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(),
+		statusCommand(),
+		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
+		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
 		benchCommand(), versionCommand(),
 	}
 }
@@ -164,7 +168,7 @@ func (p *program) help(w io.Writer, all []*command) {
 		"  facetd dev                     start a node here, for trying and developing\n" +
 		"  facetd sql acme/notes          talk to a facet of it\n\nCommands:\n")
 	for _, c := range all {
-		fmt.Fprintf(&b, "  %-14s %s\n", c.name, c.short)
+		fmt.Fprintf(&b, "  %-17s %s\n", c.name, c.short)
 	}
 	b.WriteString("\n\"facetd help COMMAND\" tells more. Every flag can be set by the environment as well:\n" +
 		"--server is FACETD_SERVER, --idle-after is FACETD_IDLE_AFTER.\n\n" +
@@ -190,7 +194,7 @@ func (p *program) helpCommand(all []*command, args []string) (*command, error) {
 	}
 	if len(group) > 0 {
 		for _, c := range group {
-			fmt.Fprintf(p.stdout, "  %-14s %s\n", c.name, c.short)
+			fmt.Fprintf(p.stdout, "  %-17s %s\n", c.name, c.short)
 		}
 		return nil, nil
 	}

@@ -28,12 +28,14 @@ type facetJSON struct {
 	State     string   `json:"state"`
 	SizeBytes *int64   `json:"size_bytes"` // null where it is not known
 	Active    bool     `json:"active"`
+	Pinned    bool     `json:"pinned"`
+	ID        string   `json:"incarnation"`
 }
 
 func asJSON(i client.Info) facetJSON {
 	j := facetJSON{
 		Tenant: string(i.Name.Tenant), Facet: i.Name.Facet, Owner: i.Owner, OwnerURL: i.OwnerURL,
-		Epoch: uint64(i.Epoch), Replicas: i.Replicas, State: i.State, Active: i.Active,
+		Epoch: uint64(i.Epoch), Replicas: i.Replicas, State: i.State, Active: i.Active, Pinned: i.Pinned, ID: i.Incarnation,
 	}
 	if i.SizeBytes >= 0 {
 		j.SizeBytes = &i.SizeBytes
@@ -83,8 +85,15 @@ func printInfo(p *program, i client.Info, json_ bool) error {
 	fmt.Fprintf(t, "facet\t%s\n", i.Name)
 	fmt.Fprintf(t, "state\t%s, %s\n", i.State, openText(i.Active))
 	fmt.Fprintf(t, "size\t%s\n", sizeText(i.SizeBytes))
-	fmt.Fprintf(t, "owner\t%s at %s\n", i.Owner, i.OwnerURL)
-	fmt.Fprintf(t, "replicas\t%s\n", strings.Join(i.Replicas, ", "))
+	owner := i.Owner
+	if i.OwnerURL != "" {
+		owner += " at " + i.OwnerURL
+	}
+	if i.Pinned {
+		owner += ", pinned"
+	}
+	fmt.Fprintf(t, "owner\t%s\n", owner)
+	fmt.Fprintf(t, "replicas\t%s\n", replicasText(i))
 	fmt.Fprintf(t, "epoch\t%v\n", i.Epoch)
 	return t.Flush()
 }
@@ -149,23 +158,6 @@ func listFacets(ctx context.Context, p *program, c *client.Client, tenant facet.
 		fmt.Fprintf(p.stderr, "tenant %s has no facets here\n", tenant)
 	}
 	return w.Flush()
-}
-
-func facetStatCommand() *command {
-	return facetCommand(command{
-		name: "facet stat", args: "TENANT/FACET", short: "tell about a facet", maxArgs: 1,
-		long:     "Never makes a facet; exit code 1 where there is none.",
-		examples: []string{"facetd facet stat acme/notes", "facetd facet stat --json acme/notes"},
-	}, func(fs *flag.FlagSet) func(context.Context, *program, *client.Facet, []string) error {
-		json_ := fs.Bool("json", false, "print JSON")
-		return func(ctx context.Context, p *program, f *client.Facet, _ []string) error {
-			info, err := f.Stat(ctx)
-			if err != nil {
-				return err
-			}
-			return printInfo(p, info, *json_)
-		}
-	})
 }
 
 func facetCreateCommand() *command {

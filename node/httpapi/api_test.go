@@ -13,7 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/fakeservice"
 	"github.com/facetd/facetd/node/service"
@@ -53,7 +52,7 @@ func TestFacets(t *testing.T) {
 		{"POST", f + "/move", `{"to":"n1"}`, 404, `"not_found"`, nil},
 		{"GET", "/v1/facets?tenant=acme", "", 200, `{"facets":[],"more":false}`, nil},
 		{"PUT", f, "", 201, `"tenant":"acme","facet":"notes","incarnation":"`, nil},
-		{"PUT", f, "", 200, `"owner":"n1","owner_url":"http://127.0.0.1:7400","epoch":1,"replicas":["n1"],"state":"active","active":true,"size_bytes":`, nil},
+		{"PUT", f, "", 200, `"owner":"n1","owner_url":"http://127.0.0.1:7400","epoch":1,"replicas":["n1","n2","n3"],"state":"active","active":true,"pinned":false,"size_bytes":`, nil},
 		{"GET", f, "", 200, `"facet":"notes"`, nil},
 		{"GET", f + "/", "", 200, `"facet":"notes"`, nil},
 		{"GET", "//v1///facets/acme//notes", "", 200, `"facet":"notes"`, nil},
@@ -73,9 +72,9 @@ func TestFacets(t *testing.T) {
 		{"GET", "/v1/facets?tenant=acme&after=" + strings.Repeat("a", 129), "", 400, `after`, nil},
 		{"PUT", "/v1/facets/acme/_x", "", 400, `facet name \"_x\" is not valid`, nil},
 		{"PUT", "/v1/facets/acme", "", 404, "tenant=acme", nil},
-		{"GET", "/v1/facets/acme/notes/list", "", 404, "export, import and move", nil},
+		{"GET", "/v1/facets/acme/notes/list", "", 404, "export, import, move and pin", nil},
 		{"POST", f + "/move", `{"to":"n1"}`, 200, `"owner":"n1"`, nil}, // it is there
-		{"POST", f + "/move", `{"to":"n2"}`, 400, `"hint":"the nodes are: n1"`, nil},
+		{"POST", f + "/move", `{"to":"n4"}`, 404, `there is no node n4 in this cluster; the nodes are n1, n2, n3`, nil},
 		{"POST", f + "/move", `{"to":"N 2"}`, 400, `node id`, nil},
 		{"POST", f + "/move", `{"too":"n2"}`, 400, `unknown field \"too\"`, nil},
 		{"POST", f + "/move", `{}`, 400, `send {\"to\":\"NODE\"}`, nil},
@@ -140,28 +139,7 @@ func TestBrokenExportIsSeen(t *testing.T) {
 	}
 }
 
-// moving is a service that can move facets.
-type moving struct{ *fakeservice.Service }
-
-func (m moving) Move(ctx context.Context, name facet.Name, to cluster.NodeID) (service.Info, error) {
-	info, err := m.Stat(ctx, name)
-	info.Owner = to
-	return info, err
-}
-
-func TestMove(t *testing.T) {
-	svc := fakeservice.New(t.TempDir())
-	defer svc.Close()
-	srv := httptest.NewServer(New(moving{svc}, Options{}))
-	defer srv.Close()
-	a := &api{t: t, url: srv.URL}
-	a.table([]request{
-		{"PUT", "/v1/facets/acme/notes", "", 201, "", nil},
-		{"POST", "/v1/facets/acme/notes/move", `{"to":"n2"}`, 200, `"owner":"n2"`, nil},
-	})
-}
-
-func TestOperations(t *testing.T) {
+func TestOperatorEndpoints(t *testing.T) {
 	a := start(t, Options{Version: "v9"})
 	a.table([]request{
 		{"GET", "/", "", 200, "facetd v9: a SQLite database", nil},
@@ -173,8 +151,8 @@ func TestOperations(t *testing.T) {
 		{"GET", "/readyz?why", "", 400, "unknown query parameter", nil},
 		{"GET", "/metrics", "", 200, "facetd_facets 0", nil},
 		{"GET", "/metrics", "", 200, "Content-Type: text/plain; version=0.0.4", nil},
-		{"GET", "/v1/cluster", "", 200, `{"id":"c1","leader":"n1","facets":0,"replicas":1,"nodes":[`, nil},
-		{"GET", "/v1/cluster", "", 200, `{"id":"n1","state":"alive","api":"127.0.0.1:7400","peer":"","zone":"","version":"test","facets":0,"lease_age_ms":null}`, nil},
+		{"GET", "/v1/cluster", "", 200, `{"id":"c1","self":"n1","leader":"n1","term":3,"applied":42,"facets":0,"replicas":3,"nodes":[`, nil},
+		{"GET", "/v1/cluster", "", 200, `{"id":"n2","state":"alive","leader":false,"voter":true,"api":"10.0.0.2:7400","peer":"10.0.0.2:7401","zone":"z2","version":"test","boot_id":"b0000000000000000000000000000002","store_id":"50000000000000000000000000000002","owned":100,"held":200,"lease_age_ms":100}`, nil},
 		{"GET", "/v1/db/acme/notes/", "", 200, `"libsql_url":"` + a.url + `/v1/db/acme/notes/"`, nil},
 	})
 	a.svc.NotReady = errors.New("no leader")
@@ -306,6 +284,12 @@ func TestAuthorize(t *testing.T) {
 		{"GET", f + "/export", "", 401, "", nil},
 		{"GET", "/v1/facets?tenant=acme", "", 401, "", nil},
 		{"GET", "/v1/cluster", "", 401, "", nil},
+		{"GET", "/v1/operations", "", 401, "", nil},
+		{"GET", "/v1/operations", "", 200, "", token("ro")},
+		{"POST", "/v1/operations", `{"kind":"repair"}`, 403, "", token("rw")},
+		{"DELETE", "/v1/operations/op-1", "", 403, "", token("rw")},
+		{"PUT", f + "/pin", "", 403, "", token("rw")},
+		{"DELETE", f + "/pin", "", 403, "", token("rw")},
 		{"GET", "/metrics", "", 401, "", nil},
 		{"GET", "/livez", "", 200, "", nil},
 		{"GET", "/readyz", "", 200, "", nil},

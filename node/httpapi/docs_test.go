@@ -42,6 +42,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := start(t, Options{})
+	a.svc.Nodes.Step(40) // operations take time
 	dir := t.TempDir()
 	state := "" // assignments of earlier examples
 	var out bytes.Buffer

@@ -1,23 +1,15 @@
 package httpapi
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
-
-// Mover is a service.Service that can move facets between nodes.
-type Mover interface {
-	// Move makes the node the facet's owner and returns when it is.
-	Move(ctx context.Context, name facet.Name, to cluster.NodeID) (service.Info, error)
-}
 
 // list answers GET /v1/facets?tenant=T&after=NAME&limit=N.
 func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
@@ -159,6 +151,8 @@ func writeInfo(w *httpjson.Writer, info *service.Info) {
 	httpjson.Str(w, info.State)
 	w.Raw(`,"active":`)
 	w.Bool(info.Active)
+	w.Raw(`,"pinned":`)
+	w.Bool(info.Pinned)
 	w.Raw(`,"size_bytes":`)
 	if info.SizeBytes < 0 {
 		w.Raw("null}")
@@ -248,75 +242,4 @@ func (f *failingReader) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p[:min(int64(len(p)), f.left)])
 	f.left -= int64(n)
 	return n, err
-}
-
-// move makes another node the owner.
-func (h *Handler) move(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Admin)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	to, err := decodeMove(body.Bytes)
-	body.Close()
-	var info service.Info
-	if err == nil {
-		info, err = h.moveTo(r.Context(), name, to)
-	}
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	answerInfo(w, http.StatusOK, &info)
-}
-
-func decodeMove(src []byte) (cluster.NodeID, error) {
-	jr, err := httpjson.NewReader(src)
-	if err != nil {
-		return "", err
-	}
-	d := &execDecoder{Reader: jr}
-	var to cluster.NodeID
-	err = d.fields(func(key []byte) error {
-		if string(key) != "to" {
-			return unknownField(key, "to")
-		}
-		return d.word(func(v string) (err error) {
-			if to, err = cluster.ParseNodeID(v); err != nil {
-				return badRequest("%v", err)
-			}
-			return nil
-		})
-	})
-	if err == nil {
-		err = d.End()
-	}
-	if err == nil && to.IsZero() {
-		err = hinted(`send {"to":"NODE"}`, "the body does not say where to")
-	}
-	return to, err
-}
-
-func (h *Handler) moveTo(ctx context.Context, name facet.Name, to cluster.NodeID) (service.Info, error) {
-	info, err := h.svc.Stat(ctx, name)
-	if err != nil || info.Owner == to {
-		return info, err // it is there already
-	}
-	if m, ok := h.svc.(Mover); ok {
-		return m.Move(ctx, name, to)
-	}
-	nodes := h.svc.Cluster(ctx).Nodes
-	known := ""
-	for _, n := range nodes {
-		if n.ID == to {
-			return info, facet.Errorf(facet.CodeUnavailable, "move %v to %v: this node cannot move facets", name, to)
-		}
-		known += " " + string(n.ID)
-	}
-	return info, hinted("the nodes are:"+known, "move %v: there is no node %v in this cluster", name, to)
 }

@@ -32,6 +32,9 @@ func New(svc service.Service, opts Options) *Handler {
 	if h.log == nil {
 		h.log = slog.Default()
 	}
+	if h.opts.Operator == nil {
+		h.opts.Operator = nobody{}
+	}
 	for _, o := range opts.TrustedOrigins {
 		_ = h.origin.AddTrustedOrigin(o) // validated
 	}

@@ -43,6 +43,9 @@ const (
 	// maxIdempotencyKey bounds the header of that name.
 	maxIdempotencyKey = 255
 
+	// maxOperationID bounds the id of an operation in a path.
+	maxOperationID = 63
+
 	// maxShown is how much of a foreign string an error message repeats.
 	maxShown = 60
 )

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
@@ -76,8 +77,14 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
 	jw := httpjson.NewWriter(w, http.StatusOK)
 	jw.Raw(`{"id":`)
 	httpjson.Str(jw, c.ID)
+	jw.Raw(`,"self":`)
+	httpjson.Str(jw, string(c.Self))
 	jw.Raw(`,"leader":`)
 	httpjson.Str(jw, string(c.Leader))
+	jw.Raw(`,"term":`)
+	jw.Uint(c.Term)
+	jw.Raw(`,"applied":`)
+	jw.Uint(c.Applied)
 	jw.Raw(`,"facets":`)
 	jw.Int(int64(c.Facets))
 	jw.Raw(`,"replicas":`)
@@ -88,26 +95,34 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
 			jw.Byte(',')
 		}
 		jw.Byte('\n')
-		writeNode(jw, &c.Nodes[i])
+		writeNode(jw, &c.Nodes[i], c.Leader)
 	}
 	jw.Raw("]}\n")
 	jw.Close() // a peer that is gone needs no answer
 }
 
-func writeNode(w *httpjson.Writer, n *service.Node) {
+func writeNode(w *httpjson.Writer, n *service.Node, leader cluster.NodeID) {
 	field := func(name, value string) {
 		w.Raw(`,"` + name + `":`)
 		httpjson.Str(w, value)
 	}
 	w.Raw(`{"id":`)
 	httpjson.Str(w, string(n.ID))
-	field("state", n.State)
+	field("state", string(n.State))
+	w.Raw(`,"leader":`)
+	w.Bool(n.ID == leader && !n.ID.IsZero())
+	w.Raw(`,"voter":`)
+	w.Bool(n.Voter)
 	field("api", n.API)
 	field("peer", n.Peer)
 	field("zone", n.Zone)
 	field("version", n.Version)
-	w.Raw(`,"facets":`)
-	w.Int(int64(n.Facets))
+	field("boot_id", n.Boot)
+	field("store_id", n.Store)
+	w.Raw(`,"owned":`)
+	w.Int(int64(n.Owned))
+	w.Raw(`,"held":`)
+	w.Int(int64(n.Held))
 	w.Raw(`,"lease_age_ms":`)
 	if n.LeaseAge == 0 {
 		w.Raw("null}")
@@ -159,5 +174,7 @@ Endpoints:
   GET    /v1/facets/TENANT/FACET/export      the database as a SQLite file
   PUT    /v1/facets/TENANT/FACET/import      the same the other way; ?replace=true
   POST   /v1/facets/TENANT/FACET/move        {"to":"NODE"}
+  PUT    /v1/facets/TENANT/FACET/pin         {"node":"NODE"} or where it is; DELETE unpins
+  POST   /v1/operations                      {"kind":"drain","node":"NODE"}; GET lists, DELETE of one cancels
   GET    /v1/cluster /livez /readyz?verbose /metrics
 `

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/service"
 )
 
 // Access is what a caller may do, each including the ones before.
@@ -17,7 +18,7 @@ const (
 	NoAccess Access = iota
 	Read            // read rows, look at a facet, export it
 	Write           // change rows, create by first write
-	Admin           // create, delete, import, move; look at the cluster
+	Admin           // create, delete, import, move, pin; operations on the cluster
 )
 
 // Scope is what a request wants to reach. An empty Facet means the tenant as a
@@ -38,6 +39,10 @@ type Options struct {
 	// request needs; an answer below it is refused as forbidden. An error, best a
 	// *facet.Error, is answered as it is. Default: everybody is Admin.
 	Authorize func(r *http.Request, scope Scope, want Access) (Access, error)
+
+	// Operator does what operators ask for: moves, pins, operations. Default: a
+	// node that refuses it all.
+	Operator service.Operator
 
 	// NativePath and Native mount the native protocol, which takes the connection
 	// over. Native answers everything at and below NativePath and authorises for

@@ -44,9 +44,20 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request) {
 			h.list(w, r)
 		}
 		return
+	case "/v1/operations", "/v1/operations/":
+		if h.allow(w, r, http.MethodGet, http.MethodPost) {
+			h.operations(w, r)
+		}
+		return
 	}
 	if rest, ok := strings.CutPrefix(path, "/v1/facets/"); ok {
 		h.routeFacet(w, r, rest)
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/v1/operations/"); ok {
+		if h.allow(w, r, http.MethodGet, http.MethodDelete) {
+			h.operation(w, r, strings.TrimSuffix(rest, "/"))
+		}
 		return
 	}
 	if rest, ok := strings.CutPrefix(path, "/v1/db/"); ok {
@@ -111,8 +122,12 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 		if h.allow(w, r, http.MethodPost) {
 			h.move(w, r, id)
 		}
+	case "pin":
+		if h.allow(w, r, http.MethodPut, http.MethodDelete) {
+			h.pin(w, r, id)
+		}
 	default:
-		h.notFound(w, r, "below a facet there are export, import and move; a facet's name has no slash")
+		h.notFound(w, r, "below a facet there are export, import, move and pin; a facet's name has no slash")
 	}
 }
 

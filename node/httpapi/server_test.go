@@ -55,6 +55,9 @@ func (s *syncBuffer) String() string {
 func start(t *testing.T, opts Options) *api {
 	t.Helper()
 	a := &api{t: t, svc: fakeservice.New(t.TempDir()), log: &syncBuffer{}}
+	if opts.Operator == nil {
+		opts.Operator = a.svc.Operator()
+	}
 	opts.Log = slog.New(slog.NewTextHandler(a.log, nil))
 	h := New(a.svc, opts)
 	srv := httptest.NewUnstartedServer(h)

@@ -125,6 +125,7 @@ type Info struct {
 	State       string // creating, recovering, active, deleting
 	SizeBytes   int64  // size of the database, pages times page size; -1 where only the owner knows
 	Active      bool   // open for work at this node, not hibernated
+	Pinned      bool   // rebalancing leaves its owner alone
 }
 
 // Export is an open snapshot of a facet.
@@ -135,11 +136,14 @@ type Export interface {
 	Close() error
 }
 
-// Cluster is what /v1/cluster tells.
+// Cluster is what /v1/cluster tells. It is what one node knows, as of Applied.
 type Cluster struct {
 	ID       string
-	Leader   cluster.NodeID
-	Nodes    []Node
+	Self     cluster.NodeID // the node that answers
+	Leader   cluster.NodeID // of the Raft log, and so of placement; empty when none is known
+	Term     uint64         // Raft term
+	Applied  uint64         // newest entry of the placement log applied at Self
+	Nodes    []Node         // sorted by id
 	Facets   int
 	Replicas int // replication factor of new facets
 }
@@ -151,9 +155,13 @@ type Node struct {
 	Peer     string
 	Zone     string
 	Version  string
-	State    string        // alive, suspect, left
-	LeaseAge time.Duration // since the lease was last granted; zero when there is none
-	Facets   int           // facets it owns
+	Boot     string // id of its process life
+	Store    string // id of its disk
+	State    NodeState
+	Voter    bool          // has a vote in the Raft log
+	LeaseAge time.Duration // since the lease was last granted; zero when there is none, or only the leader knows
+	Owned    int           // facets it owns
+	Held     int           // facets it keeps a copy of, those it owns among them
 }
 
 // Check is one line of /readyz?verbose.

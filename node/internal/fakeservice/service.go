@@ -13,9 +13,10 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/sqlite"
 	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/node/service/servicetest"
 )
 
-// NodeID and URL are what the fake calls its only node.
+// NodeID and URL are what the fake calls the node it is.
 const (
 	NodeID = cluster.NodeID("n1")
 	URL    = "http://127.0.0.1:7400"
@@ -28,6 +29,8 @@ type Service struct {
 	Hook func(*service.Call) bool
 	// NotReady is the failing check of Ready, nil when all is well.
 	NotReady error
+	// Nodes is the cluster the service tells of. Its own node is the first.
+	Nodes *servicetest.Operator
 
 	dir    string
 	calls  sync.WaitGroup
@@ -51,7 +54,7 @@ type database struct {
 
 // New makes a service whose files live in dir.
 func New(dir string) *Service {
-	return &Service{dir: dir, facets: map[facet.Name]*database{}}
+	return &Service{dir: dir, facets: map[facet.Name]*database{}, Nodes: servicetest.New(NodeID, "n2", "n3")}
 }
 
 // Close waits for what runs and closes every database.
@@ -145,7 +148,7 @@ func (s *Service) Create(_ context.Context, name facet.Name) (service.Info, bool
 	if err != nil {
 		return service.Info{}, false, err
 	}
-	return db.info(), created, nil
+	return s.Nodes.Placed(db.info()), created, nil
 }
 
 func (s *Service) Stat(_ context.Context, name facet.Name) (service.Info, error) {
@@ -153,7 +156,7 @@ func (s *Service) Stat(_ context.Context, name facet.Name) (service.Info, error)
 	if db == nil {
 		return service.Info{}, notFound(name)
 	}
-	return db.info(), nil
+	return s.Nodes.Placed(db.info()), nil
 }
 
 func (s *Service) List(_ context.Context, tenant facet.Tenant, after string, limit int) ([]service.Info, bool, error) {
@@ -169,7 +172,7 @@ func (s *Service) List(_ context.Context, tenant facet.Tenant, after string, lim
 	more := len(found) > limit
 	var infos []service.Info
 	for _, db := range found[:min(limit, len(found))] {
-		infos = append(infos, db.info())
+		infos = append(infos, s.Nodes.Placed(db.info()))
 	}
 	return infos, more, nil
 }
@@ -265,12 +268,22 @@ func (s *Service) Import(_ context.Context, name facet.Name, file io.Reader, rep
 }
 
 func (s *Service) Cluster(context.Context) service.Cluster {
+	c := s.Nodes.Cluster()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return service.Cluster{
-		ID: "c1", Leader: NodeID, Facets: len(s.facets), Replicas: 1,
-		Nodes: []service.Node{{ID: NodeID, API: "127.0.0.1:7400", State: "alive", Version: "test", Facets: len(s.facets)}},
-	}
+	c.Facets = len(s.facets)
+	return c
+}
+
+// Operator moves and pins the facets of the service, on paper.
+func (s *Service) Operator() service.Operator {
+	return s.Nodes.Mover(func(_ context.Context, name facet.Name) (service.Info, error) {
+		db := s.lookup(name)
+		if db == nil {
+			return service.Info{}, notFound(name)
+		}
+		return db.info(), nil
+	})
 }
 
 func (s *Service) Ready(context.Context) []service.Check {
@@ -291,7 +304,7 @@ func (db *database) info() service.Info {
 	}
 	return service.Info{
 		Name: db.name, Incarnation: db.id, Owner: NodeID, OwnerURL: URL, Epoch: 1,
-		Replicas: []cluster.NodeID{NodeID}, State: "active", SizeBytes: size, Active: true,
+		Replicas: []cluster.NodeID{NodeID, "n2", "n3"}, State: "active", SizeBytes: size, Active: true,
 	}
 }
 
