@@ -1,6 +1,9 @@
 package placement
 
-import "github.com/facetd/facetd/facet"
+import (
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+)
 
 // The transitions. Each decides by the table and the command alone, and
 // changes nothing before it has decided.
@@ -76,11 +79,59 @@ func (c RegisterNode) apply(s *state, index uint64) Result {
 	} else if len(s.nodes) >= MaxNodes {
 		return s.refuse(RefusedFull, index)
 	}
-	s.nodes[c.Node] = &Node{ID: c.Node, Store: c.Store, Boot: c.Boot, Machine: c.Machine,
-		API: c.API, Peer: c.Peer, Zone: c.Zone, Index: index}
+	n := &Node{ID: c.Node, Store: c.Store, Boot: c.Boot, Machine: c.Machine,
+		API: c.API, Peer: c.Peer, Zone: c.Zone, Version: c.Version, Index: index}
+	if old != nil {
+		n.State = old.State
+	}
+	s.nodes[c.Node] = n
 	s.stores[c.Store] = c.Node
 	return Result{Outcome: Done, Index: index}
 }
+
+func (c SetNode) apply(s *state, index uint64) Result {
+	old := s.nodes[c.Node]
+	switch {
+	case old == nil:
+		return s.refuse(RefusedNode, index)
+	case old.State != c.State:
+		n := *old
+		n.State, n.Index = c.State, index
+		s.nodes[c.Node] = &n
+	}
+	return Result{Outcome: Done, Index: index}
+}
+
+func (c RemoveNode) apply(s *state, index uint64) Result {
+	old := s.nodes[c.Node]
+	switch {
+	case old == nil:
+		return Result{Outcome: Done, Index: index}
+	case old.State == NodeActive || s.names(c.Node):
+		return s.refuse(RefusedInUse, index)
+	}
+	delete(s.nodes, c.Node)
+	delete(s.stores, old.Store)
+	return Result{Outcome: Done, Index: index}
+}
+
+func (c Pin) apply(s *state, index uint64) Result {
+	ref, o := s.lookup(c.Incarnation)
+	if o != Done {
+		return s.refuse(o, index)
+	}
+	r := s.rows.at(ref)
+	switch {
+	case r.pinned == c.Pinned:
+		return s.answer(Done, index, ref)
+	case !r.state.live():
+		return s.answer(RefusedState, index, ref)
+	}
+	s.edit(ref, index).pinned = c.Pinned
+	return s.answer(Done, index, ref)
+}
+
+func (Renew) apply(_ *state, index uint64) Result { return Result{Outcome: Done, Index: index} }
 
 func (c Create) apply(s *state, index uint64) Result {
 	if ref, ok := s.findID(c.Incarnation); ok {
@@ -141,8 +192,11 @@ func (c Acquire) apply(s *state, index uint64) Result {
 		}
 	}
 	next, ok := nextEpoch(c.Expected, s.generation)
-	if r.epoch == next && ok && r.owner != nil && *r.owner == c.Owner && r.state.live() && set.Equal(Set{r.next}) {
-		return s.answer(Done, index, ref) // the same proposal again
+	if r.epoch == next && ok && r.owner != nil && *r.owner == c.Owner && r.state.live() && set.Equal(Set{r.next}) &&
+		(r.activeEpoch == r.epoch || !r.heldBy(c.Released)) {
+		// The same proposal again. A holder activated since is not the one that
+		// gave its word; one that was not activated since would be gone.
+		return s.answer(Done, index, ref)
 	}
 	switch {
 	case !r.state.live():
@@ -164,14 +218,17 @@ func (c Acquire) apply(s *state, index uint64) Result {
 	}
 	r = s.edit(ref, index)
 	r.epoch, r.owner, r.next = next, s.shareOwner(c.Owner), s.shareSet(set)
+	if r.heldBy(c.Released) {
+		r.holder = nil
+	}
 	if r.state == Active {
 		r.state = Recovering
 	}
 	return s.answer(Done, index, ref)
 }
 
-// checkHolder tells whether a process life holds an epoch of a row.
-func checkHolder(r *row, epoch facet.Epoch, boot [16]byte) Outcome {
+// checkOwnerOf tells whether an epoch of a row was issued to a process life.
+func checkOwnerOf(r *row, epoch facet.Epoch, boot cluster.BootID) Outcome {
 	switch {
 	case r.epoch != epoch:
 		return RefusedEpoch
@@ -187,7 +244,7 @@ func (c Activate) apply(s *state, index uint64) Result {
 		return s.refuse(o, index)
 	}
 	r := s.rows.at(ref)
-	if o := checkHolder(r, c.Epoch, c.Boot); o != Done {
+	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done {
 		return s.answer(o, index, ref)
 	}
 	switch r.state {
@@ -200,7 +257,7 @@ func (c Activate) apply(s *state, index uint64) Result {
 	// A boot superseded since it acquired may still activate: it holds the
 	// epoch until somebody acquires the next one, and its lease decides reads.
 	r = s.edit(ref, index)
-	r.state, r.active, r.activeEpoch = Active, r.next, c.Epoch
+	r.state, r.active, r.activeEpoch, r.holder = Active, r.next, c.Epoch, r.owner
 	return s.answer(Done, index, ref)
 }
 
@@ -213,11 +270,20 @@ func (c Release) apply(s *state, index uint64) Result {
 	if r.epoch == c.Epoch && r.owner == nil && r.state.live() {
 		return s.answer(Done, index, ref)
 	}
-	if o := checkHolder(r, c.Epoch, c.Boot); o != Done {
+	if r.activeEpoch == c.Epoch && r.epoch > c.Epoch && (r.holder == nil || r.heldBy(c.Boot)) {
+		if r.holder != nil {
+			s.edit(ref, index).holder = nil
+		}
+		return s.answer(Done, index, ref)
+	}
+	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done {
 		return s.answer(o, index, ref)
 	}
 	r = s.edit(ref, index)
 	r.owner = nil
+	if r.heldBy(c.Boot) {
+		r.holder = nil
+	}
 	if r.state == Active {
 		r.state = Recovering
 	}

@@ -25,12 +25,13 @@ import (
 // with these payloads, in order:
 //
 //	RegisterNode     1  node text, store id, boot id, machine id, API text,
-//	                    peer text, zone text, flags byte (1 lease over,
-//	                    2 replace store). An address may have 259 bytes, so API
-//	                    and peer carry two length bytes.
+//	                    peer text, zone text, version text, flags byte (1
+//	                    lease over, 2 replace store). An address may have 259
+//	                    bytes, so API and peer carry two length bytes.
 //	Create           2  name, incarnation, node text, boot id, set,
 //	                    flags byte (1 detached)
-//	Acquire          3  incarnation, node text, boot id, expected epoch 8, set
+//	Acquire          3  incarnation, node text, boot id, expected epoch 8,
+//	                    released boot id (zero for none), set
 //	Activate         4  incarnation, epoch 8, boot id
 //	Release          5  incarnation, epoch 8, boot id
 //	Delete           6  incarnation, expected epoch 8
@@ -41,6 +42,11 @@ import (
 //	                    total bytes, requests/s, rows/s, concurrent requests,
 //	                    statement milliseconds, memory bytes
 //	RaiseGeneration 11  generation 2
+//	Renew           12  nothing
+//	SetNode         13  node text, state byte (0 active, 1 draining,
+//	                    2 decommissioning)
+//	RemoveNode      14  node text
+//	Pin             15  incarnation, flags byte (1 pinned)
 //
 // A result is
 //
@@ -50,8 +56,9 @@ import (
 //	 2      8   log index
 //	10      1   0 nothing follows, 1 a row follows
 //	11      …   row: incarnation, epoch 8, active epoch 8, row index 8,
-//	            owner node text, owner boot id, next set, active set, state
-//	            byte, flags byte (1 bound, 2 pinned), name
+//	            owner node text, owner boot id, holder node text, holder boot
+//	            id (empty text and zero id for nobody), next set, active set,
+//	            state byte, flags byte (1 bound, 2 pinned), name
 //
 // No byte may follow. The log entry, the peer message or the snapshot block
 // around it carries the checksum.
@@ -64,6 +71,7 @@ const (
 	flagDetached     = 1
 	flagBound        = 1
 	flagPinned       = 2
+	flagPin          = 1
 )
 
 // ErrUnknownCommand says that a command or its version is not known here. A
@@ -95,6 +103,7 @@ func DecodeCommand(src []byte) (Command, error) {
 			Node: d.nodeID(), Store: cluster.StoreID(d.id()), Boot: cluster.BootID(d.id()),
 			Machine: cluster.MachineID(d.id()),
 			API:     d.address(), Peer: d.address(), Zone: d.text(cluster.MaxZoneLen),
+			Version: d.text(cluster.MaxVersionLen),
 		}
 		flags := d.flags(flagLeaseOver | flagReplaceStore)
 		r.LeaseOver, r.ReplaceStore = flags&flagLeaseOver != 0, flags&flagReplaceStore != 0
@@ -107,7 +116,8 @@ func DecodeCommand(src []byte) (Command, error) {
 		r.Detached = d.flags(flagDetached)&flagDetached != 0
 		c = r
 	case KindAcquire:
-		c = Acquire{Incarnation: d.incarnation(), Owner: d.owner(), Expected: d.epoch(), Set: d.set(false)}
+		c = Acquire{Incarnation: d.incarnation(), Owner: d.owner(), Expected: d.epoch(),
+			Released: cluster.BootID(d.id()), Set: d.set(false)}
 	case KindActivate:
 		c = Activate{Incarnation: d.incarnation(), Epoch: d.epoch(), Boot: cluster.BootID(d.id())}
 	case KindRelease:
@@ -128,6 +138,16 @@ func DecodeCommand(src []byte) (Command, error) {
 		c = SetTenantLimits{Tenant: d.tenant(), Limits: d.limits()}
 	case KindRaiseGeneration:
 		c = RaiseGeneration{Generation: d.u16()}
+	case KindRenew:
+		c = Renew{}
+	case KindSetNode:
+		c = SetNode{Node: d.nodeID(), State: d.nodeState()}
+	case KindRemoveNode:
+		c = RemoveNode{Node: d.nodeID()}
+	case KindPin:
+		r := Pin{Incarnation: d.incarnation()}
+		r.Pinned = d.flags(flagPin)&flagPin != 0
+		c = r
 	default:
 		return nil, fmt.Errorf("decode placement command: kind %d: %w", kind, ErrUnknownCommand)
 	}
@@ -144,7 +164,7 @@ func (c RegisterNode) appendPayload(dst []byte) []byte {
 	dst = append(dst, c.Machine[:]...)
 	dst = appendAddress(dst, c.API)
 	dst = appendAddress(dst, c.Peer)
-	dst = appendText(dst, c.Zone)
+	dst = appendText(appendText(dst, c.Zone), c.Version)
 	return append(dst, bitIf(c.LeaseOver, flagLeaseOver)|bitIf(c.ReplaceStore, flagReplaceStore))
 }
 
@@ -160,7 +180,7 @@ func (c Acquire) appendPayload(dst []byte) []byte {
 	dst = append(dst, c.Incarnation[:]...)
 	dst = appendOwner(dst, c.Owner)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Expected))
-	return appendSet(dst, c.Set)
+	return appendSet(append(dst, c.Released[:]...), c.Set)
 }
 
 func (c Activate) appendPayload(dst []byte) []byte {
@@ -194,6 +214,18 @@ func (c RaiseGeneration) appendPayload(dst []byte) []byte {
 	return binary.BigEndian.AppendUint16(dst, c.Generation)
 }
 
+func (Renew) appendPayload(dst []byte) []byte { return dst }
+
+func (c SetNode) appendPayload(dst []byte) []byte {
+	return append(appendText(dst, string(c.Node)), byte(c.State))
+}
+
+func (c RemoveNode) appendPayload(dst []byte) []byte { return appendText(dst, string(c.Node)) }
+
+func (c Pin) appendPayload(dst []byte) []byte {
+	return append(append(dst, c.Incarnation[:]...), bitIf(c.Pinned, flagPin))
+}
+
 // AppendBinary appends the encoded form of r.
 func (r *Result) AppendBinary(dst []byte) []byte {
 	dst = append(dst, resultVersion, byte(r.Outcome))
@@ -206,7 +238,7 @@ func (r *Result) AppendBinary(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(f.Epoch))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(f.ActiveEpoch))
 	dst = binary.BigEndian.AppendUint64(dst, f.Index)
-	dst = appendOwner(dst, f.Owner)
+	dst = appendOwner(appendOwner(dst, f.Owner), f.Holder)
 	dst = appendSet(appendSet(dst, f.Next), f.Active)
 	dst = append(dst, byte(f.State), bitIf(f.Bound, flagBound)|bitIf(f.Pinned, flagPinned))
 	return appendName(dst, f.Name)
@@ -230,10 +262,7 @@ func DecodeResult(src []byte) (Result, error) {
 	case has == 1:
 		f := &r.Facet
 		f.Incarnation, f.Epoch, f.ActiveEpoch, f.Index = d.incarnation(), d.epoch(), d.epoch(), d.u64()
-		if node := d.text(cluster.MaxNodeIDLen); node != "" {
-			f.Owner.Node = d.checkNode(node)
-		}
-		f.Owner.Boot = cluster.BootID(d.id())
+		f.Owner, f.Holder = d.ownerOrNobody(), d.ownerOrNobody()
 		f.Next, f.Active = d.set(false), d.set(false)
 		f.State = d.state()
 		flags := d.flags(flagBound | flagPinned)
@@ -298,200 +327,4 @@ func appendLimits(dst []byte, l TenantLimits) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, v)
 	}
 	return dst
-}
-
-// decoder reads fields off b. The first error sticks and every later read
-// gives zero, so callers check once.
-type decoder struct {
-	b   []byte
-	err error
-}
-
-func (d *decoder) fail(format string, args ...any) {
-	if d.err == nil {
-		d.err = fmt.Errorf(format, args...)
-		d.b = nil
-	}
-}
-
-func (d *decoder) take(n int) []byte {
-	if d.err != nil {
-		return nil
-	}
-	if len(d.b) < n {
-		d.fail("cut short: want %d bytes, have %d", n, len(d.b))
-		return nil
-	}
-	out := d.b[:n:n]
-	d.b = d.b[n:]
-	return out
-}
-
-// end is the error, or that bytes are left over.
-func (d *decoder) end() error {
-	if d.err == nil && len(d.b) != 0 {
-		d.fail("%d bytes too many", len(d.b))
-	}
-	return d.err
-}
-
-func (d *decoder) u8() uint8 {
-	if b := d.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (d *decoder) u16() uint16 {
-	if b := d.take(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (d *decoder) u32() uint32 {
-	if b := d.take(4); b != nil {
-		return binary.BigEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (d *decoder) u64() uint64 {
-	if b := d.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (d *decoder) epoch() facet.Epoch { return facet.Epoch(d.u64()) }
-
-func (d *decoder) id() (id [16]byte) {
-	copy(id[:], d.take(len(id)))
-	return id
-}
-
-func (d *decoder) incarnation() facet.Incarnation {
-	id := facet.Incarnation(d.id())
-	if d.err == nil && id.IsZero() {
-		d.fail("incarnation is zero")
-	}
-	return id
-}
-
-func (d *decoder) textBytes(limit int) []byte {
-	n := int(d.u8())
-	if n > limit {
-		d.fail("text of %d bytes, limit %d", n, limit)
-	}
-	return d.take(n)
-}
-
-func (d *decoder) text(limit int) string { return string(d.textBytes(limit)) }
-
-func (d *decoder) address() string {
-	n := int(d.u16())
-	if n > cluster.MaxAddressLen {
-		d.fail("address of %d bytes, limit %d", n, cluster.MaxAddressLen)
-	}
-	return string(d.take(n))
-}
-
-func (d *decoder) flags(known byte) byte {
-	f := d.u8()
-	if f&^known != 0 {
-		d.fail("unknown flags %#x", f)
-	}
-	return f
-}
-
-func (d *decoder) state() State {
-	s := State(d.u8())
-	if d.err == nil && (s < Creating || s > Retired) {
-		d.fail("unknown state %d", s)
-	}
-	return s
-}
-
-func (d *decoder) checkNode(s string) cluster.NodeID {
-	if d.err != nil {
-		return ""
-	}
-	id, err := cluster.ParseNodeID(s)
-	if err != nil {
-		d.fail("%w", err)
-	}
-	return id
-}
-
-func (d *decoder) nodeID() cluster.NodeID { return d.checkNode(d.text(cluster.MaxNodeIDLen)) }
-
-// owner reads an owner that must be somebody.
-func (d *decoder) owner() Owner {
-	o := Owner{Node: d.nodeID(), Boot: cluster.BootID(d.id())}
-	if d.err == nil && o.Boot.IsZero() {
-		d.fail("owner %s has no boot id", o.Node)
-	}
-	return o
-}
-
-func (d *decoder) tenant() facet.Tenant {
-	s := d.text(facet.MaxTenantLen)
-	if d.err != nil {
-		return ""
-	}
-	t, err := facet.ParseTenant(s)
-	if err != nil {
-		d.fail("%w", err)
-	}
-	return t
-}
-
-func (d *decoder) name() facet.Name {
-	tenant, name := d.text(facet.MaxTenantLen), d.text(facet.MaxFacetLen)
-	if d.err != nil {
-		return facet.Name{}
-	}
-	n, err := facet.NewName(tenant, name)
-	if err != nil {
-		d.fail("%w", err)
-	}
-	return n
-}
-
-// set reads a set and insists on its invariant: one encoding for one set.
-func (d *decoder) set(needed bool) Set {
-	n := int(d.u8())
-	switch {
-	case d.err != nil:
-		return Set{}
-	case n > MaxMembers:
-		d.fail("set of %d members, limit %d", n, MaxMembers)
-		return Set{}
-	case n == 0:
-		if needed {
-			d.fail("set is empty")
-		}
-		return Set{}
-	}
-	list := make([]Member, n)
-	for i := range list {
-		list[i] = Member{Node: d.nodeID(), Store: cluster.StoreID(d.id())}
-		if i > 0 && d.err == nil && list[i-1].Node >= list[i].Node {
-			d.fail("set is not sorted")
-		}
-	}
-	if d.err != nil {
-		return Set{}
-	}
-	s, err := NewSet(list...)
-	if err != nil {
-		d.fail("%w", err)
-	}
-	return s
-}
-
-func (d *decoder) limits() TenantLimits {
-	return TenantLimits{Facets: d.u64(), FacetBytes: d.u64(), TotalBytes: d.u64(),
-		RequestsPerSecond: d.u64(), RowsPerSecond: d.u64(), ConcurrentRequests: d.u64(),
-		StatementMillis: d.u64(), MemoryBytes: d.u64()}
 }

@@ -20,6 +20,10 @@ const (
 	KindSetClusterID    Kind = 9
 	KindSetTenantLimits Kind = 10
 	KindRaiseGeneration Kind = 11
+	KindRenew           Kind = 12
+	KindSetNode         Kind = 13
+	KindRemoveNode      Kind = 14
+	KindPin             Kind = 15
 )
 
 // Command is one change of the table. What it expects of the table is part of
@@ -36,6 +40,7 @@ type Command interface {
 // store supersedes the old one; whatever the old one owned must be acquired
 // anew (rule R2). A node that comes back with another store is refused, unless
 // ReplaceStore says that the operator or a repair knows its old one is lost.
+// The node's state stays what SetNode made it.
 type RegisterNode struct {
 	Node    cluster.NodeID
 	Store   cluster.StoreID
@@ -44,6 +49,7 @@ type RegisterNode struct {
 	API     string
 	Peer    string
 	Zone    string
+	Version string // of the program, for people and for rolling upgrades
 	// LeaseOver is the proposer's word that the lease of the boot registered
 	// now is over, or that none was ever given (rule R38). Without it a new
 	// boot must come from the same machine, whose directory lock proves that
@@ -72,13 +78,18 @@ type Acquire struct {
 	Incarnation facet.Incarnation
 	Owner       Owner
 	Expected    facet.Epoch
+	// Released is the word of the process life of that id that it serves this
+	// facet no more: if it is the holder, no lease need be waited out. Zero:
+	// nobody's word. Only that process may give it, once its session is over.
+	Released cluster.BootID
 	// Set is the next set. When empty it is the active set, so that a
 	// failover during a change of the set takes the change back (rule R43).
 	Set Set
 }
 
 // Activate lets the owner of an epoch serve: the compare-and-set of rule R21.
-// Whoever proposes it has waited out the lease of the previous owner.
+// Whoever proposes it has waited out the lease of the row's holder, which the
+// owner becomes now.
 type Activate struct {
 	Incarnation facet.Incarnation
 	Epoch       facet.Epoch
@@ -86,7 +97,9 @@ type Activate struct {
 }
 
 // Release gives an epoch back: the row stays without owner until the next
-// Acquire. The session of the releasing owner is over before it is proposed.
+// Acquire, and without holder if the owner was it. The session of the releasing
+// owner is over before it is proposed. One that comes when a newer epoch was
+// issued only ends the holder of the epoch it gives back.
 type Release struct {
 	Incarnation facet.Incarnation
 	Epoch       facet.Epoch
@@ -133,6 +146,31 @@ type SetTenantLimits struct {
 // earlier generations, after the table was restored from a backup (rule R2).
 type RaiseGeneration struct{ Generation uint16 }
 
+// Renew changes nothing: its place in the log is what counts. A leader that
+// grants leases brings one in after the requests arrived and before it counts
+// the time of the grant, so that a deposed leader grants nothing (rule R36).
+type Renew struct{}
+
+// SetNode says what a registered node is there for.
+type SetNode struct {
+	Node  cluster.NodeID
+	State NodeState
+}
+
+// RemoveNode forgets a node. It is refused with RefusedInUse while the node is
+// active, or while a row names it as owner or in a set: what it keeps must have
+// moved first. Its name and its store may be registered again afterwards.
+//
+// It looks at every row under the write lock: readers wait some ten
+// milliseconds in a table of a million facets. Nothing else does that.
+type RemoveNode struct{ Node cluster.NodeID }
+
+// Pin sets or takes the operator's pin of a live facet.
+type Pin struct {
+	Incarnation facet.Incarnation
+	Pinned      bool
+}
+
 func (RegisterNode) Kind() Kind    { return KindRegisterNode }
 func (Create) Kind() Kind          { return KindCreate }
 func (Acquire) Kind() Kind         { return KindAcquire }
@@ -144,3 +182,7 @@ func (Bind) Kind() Kind            { return KindBind }
 func (SetClusterID) Kind() Kind    { return KindSetClusterID }
 func (SetTenantLimits) Kind() Kind { return KindSetTenantLimits }
 func (RaiseGeneration) Kind() Kind { return KindRaiseGeneration }
+func (Renew) Kind() Kind           { return KindRenew }
+func (SetNode) Kind() Kind         { return KindSetNode }
+func (RemoveNode) Kind() Kind      { return KindRemoveNode }
+func (Pin) Kind() Kind             { return KindPin }

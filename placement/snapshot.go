@@ -36,13 +36,14 @@ import (
 //
 //	1 meta      once: applied index 8, generation 2, cluster id
 //	2 node      node text, store id, boot id, machine id, API and peer with two
-//	            length bytes each, zone text, index 8
+//	            length bytes each, zone text, version text, state byte, index 8
 //	3 limits    tenant text, eight limits
 //	4 owner     node text, boot id; numbered from 1 as they come
 //	5 set       set; numbered from 1 as they come
 //	6 row       incarnation, epoch 8, active epoch 8, index 8, owner number 4,
-//	            next set number 4, active set number 4 (0 for none), state
-//	            byte, flags byte (1 bound, 2 pinned), name
+//	            holder number 4 (an owner), next set number 4, active set
+//	            number 4 (0 for none), state byte, flags byte (1 bound, 2
+//	            pinned), name
 //	7 tombstone incarnation
 //	8 end       once: count 8 of each of node, limits, owner, set, row, tombstone
 //
@@ -84,7 +85,7 @@ type Snapshot struct {
 	tombs      int
 }
 
-// Freeze gives the table as it is now. It copies a pointer for every 85 rows
+// Freeze gives the table as it is now. It copies a pointer for every 78 rows
 // and 512 tombstones, no row. Only the goroutine that calls Apply may call it.
 func (t *Table) Freeze() *Snapshot {
 	t.mu.Lock()
@@ -125,6 +126,7 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		w.buf = appendText(w.buf, string(n.ID))
 		w.buf = append(append(append(w.buf, n.Store[:]...), n.Boot[:]...), n.Machine[:]...)
 		w.buf = appendText(appendAddress(appendAddress(w.buf, n.API), n.Peer), n.Zone)
+		w.buf = append(appendText(w.buf, n.Version), byte(n.State))
 		w.buf = binary.BigEndian.AppendUint64(w.buf, n.Index)
 		w.record()
 	}
@@ -172,9 +174,11 @@ func (f *Snapshot) writeShared(w *blockWriter) (map[*Owner]uint32, map[*members]
 	for _, c := range f.chunks {
 		for i := range c.rows {
 			r := &c.rows[i]
-			if _, ok := owners[r.owner]; !ok {
-				ownerList = append(ownerList, r.owner)
-				owners[r.owner] = uint32(len(ownerList))
+			for _, o := range [...]*Owner{r.owner, r.holder} {
+				if _, ok := owners[o]; !ok {
+					ownerList = append(ownerList, o)
+					owners[o] = uint32(len(ownerList))
+				}
 			}
 			for _, m := range [...]*members{r.next, r.active} {
 				if _, ok := sets[m]; !ok {
@@ -203,6 +207,7 @@ func (w *blockWriter) row(r *row, owners map[*Owner]uint32, sets map[*members]ui
 	w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(r.activeEpoch))
 	w.buf = binary.BigEndian.AppendUint64(w.buf, r.index)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, owners[r.owner])
+	w.buf = binary.BigEndian.AppendUint32(w.buf, owners[r.holder])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.next])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.active])
 	w.buf = append(w.buf, byte(r.state), bitIf(r.bound, flagBound)|bitIf(r.pinned, flagPinned))
@@ -406,7 +411,7 @@ func (r *restorer) block(kind byte, payload []byte) error {
 func (r *restorer) node(d *decoder) {
 	n := &Node{ID: d.nodeID(), Store: cluster.StoreID(d.id()), Boot: cluster.BootID(d.id()),
 		Machine: cluster.MachineID(d.id()), API: d.address(), Peer: d.address(),
-		Zone: d.text(cluster.MaxZoneLen), Index: d.u64()}
+		Zone: d.text(cluster.MaxZoneLen), Version: d.text(cluster.MaxVersionLen), State: d.nodeState(), Index: d.u64()}
 	if d.err != nil {
 		return
 	}
@@ -420,7 +425,7 @@ func (r *restorer) node(d *decoder) {
 
 func (r *restorer) row(d *decoder) {
 	x := row{incarnation: d.incarnation(), epoch: d.epoch(), activeEpoch: d.epoch(), index: d.u64()}
-	owner, next, active := d.u32(), d.u32(), d.u32()
+	owner, holder, next, active := d.u32(), d.u32(), d.u32(), d.u32()
 	x.state = d.state()
 	flags := d.flags(flagBound | flagPinned)
 	x.bound, x.pinned = flags&flagBound != 0, flags&flagPinned != 0
@@ -428,11 +433,14 @@ func (r *restorer) row(d *decoder) {
 	switch {
 	case d.err != nil:
 		return
-	case int(owner) >= len(r.owners) || int(next) >= len(r.sets) || int(active) >= len(r.sets):
+	case int(owner) >= len(r.owners) || int(holder) >= len(r.owners) || int(next) >= len(r.sets) || int(active) >= len(r.sets):
 		d.fail("%v refers to an owner or set that is not there", name)
 		return
 	case x.epoch.IsZero() || x.activeEpoch > x.epoch || next == 0:
 		d.fail("%v has epoch %v, active epoch %v, next set %d", name, x.epoch, x.activeEpoch, next)
+		return
+	case holder != 0 && x.activeEpoch.IsZero():
+		d.fail("%v was never activated and has a holder", name)
 		return
 	case r.s.rows.live >= MaxFacets:
 		d.fail("more than %d rows", MaxFacets)
@@ -447,6 +455,6 @@ func (r *restorer) row(d *decoder) {
 		return
 	}
 	x.facet, x.tenant = name.Facet, r.s.tenantOf(name.Tenant)
-	x.owner, x.next, x.active = r.owners[owner], r.sets[next], r.sets[active]
+	x.owner, x.holder, x.next, x.active = r.owners[owner], r.owners[holder], r.sets[next], r.sets[active]
 	r.s.addRow(x)
 }

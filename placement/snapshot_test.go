@@ -26,10 +26,11 @@ func sampleTable(t testing.TB) *Table {
 		create(1, "creating", false), create(2, "active", false), create(3, "gone", false),
 		create(4, "old", false), create(5, "old", true), create(6, "detached", true), create(7, "deleting", false),
 		Activate{incarnation(2), 2<<48 | 1, bootID(1)},
-		Acquire{incarnation(2), owner("n2", 2), 2<<48 | 1, both},
+		Acquire{Incarnation: incarnation(2), Owner: owner("n2", 2), Expected: 2<<48 | 1, Set: both},
 		Delete{incarnation(3), 0}, Tomb{incarnation(3), 2<<48 | 2},
 		Bind{name("acme", "old"), incarnation(4), 2<<48 | 1, incarnation(5)},
 		Delete{incarnation(7), 0},
+		SetNode{"n2", NodeDraining}, Pin{incarnation(2), true}, Renew{},
 	}
 	for i, c := range commands {
 		r, err := tab.ApplyCommands(uint64(10+i), c)
@@ -43,7 +44,7 @@ func sampleTable(t testing.TB) *Table {
 func dump(tab *Table) map[facet.Incarnation]string {
 	out := map[facet.Incarnation]string{}
 	for f := range tab.Facets() {
-		out[f.Incarnation] = fmt.Sprint(f.Name, f.State, f.Bound, f.Epoch, f.Owner, f.Next.Members(), f.Active.Members(), f.ActiveEpoch, f.Index)
+		out[f.Incarnation] = fmt.Sprint(f.Name, f.State, f.Bound, f.Epoch, f.Owner, f.Holder, f.Pinned, f.Next.Members(), f.Active.Members(), f.ActiveEpoch, f.Index)
 	}
 	return out
 }
