@@ -120,20 +120,20 @@ func (c *Config) validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.Replicas, DefaultReplicas)
-	set(&c.RepairAfter, DefaultRepairAfter)
-	set(&c.ReplacedAfter, DefaultReplacedAfter)
-	set(&c.ScanEvery, DefaultScanEvery)
-	set(&c.Concurrency, DefaultConcurrency)
-	set(&c.Rate, DefaultRate)
-	set(&c.RepairRate, DefaultRepairRate)
+	orDefault(&c.Replicas, DefaultReplicas)
+	orDefault(&c.RepairAfter, DefaultRepairAfter)
+	orDefault(&c.ReplacedAfter, DefaultReplacedAfter)
+	orDefault(&c.ScanEvery, DefaultScanEvery)
+	orDefault(&c.Concurrency, DefaultConcurrency)
+	orDefault(&c.Rate, DefaultRate)
+	orDefault(&c.RepairRate, DefaultRepairRate)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
 
-func set[T comparable](p *T, value T) {
+func orDefault[T comparable](p *T, value T) {
 	var zero T
 	if *p == zero {
 		*p = value

@@ -32,8 +32,9 @@ const (
 	maxAttempts = 5
 
 	// maxSteps bounds the steps of one attempt: an owner, an end to the change
-	// under way, the move, and the activation that completes it.
-	maxSteps = 5
+	// under way, the move, the activation that completes it, and as much again for
+	// what happens meanwhile.
+	maxSteps = 8
 
 	// maxRemembered bounds the takeovers remembered for their hold. What is
 	// forgotten may be taken over again sooner, which harms comfort only.
