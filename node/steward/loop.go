@@ -1,0 +1,322 @@
+package steward
+
+import (
+	"time"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/placement"
+)
+
+// loop is what goes on by itself in a term: failover, the scans of the table, the
+// operations that nobody has to ask for. One goroutine runs it.
+//
+// It walks as little as it can. Rows that changed are looked at one by one, as the
+// table tells them. When a node died, or came back, the rows owned by nodes that
+// are dead are walked. The whole table is scanned when the nodes changed, when a
+// member has been dead for long enough, and every ScanEvery if anything changed.
+type loop struct {
+	t     *term
+	watch *placement.Watcher
+
+	recent  map[facet.Incarnation]takeover // takeovers of the last seconds
+	recheck time.Time                      // when to walk the dead nodes' rows again; zero: not
+	pause   time.Duration                  // before the next walk after a failure
+
+	scanAt time.Time
+	dirty  bool // a scan would see something it did not see
+
+	deletions deletions
+}
+
+// takeover is one that was done.
+type takeover struct {
+	at time.Time
+	to placement.Owner
+}
+
+func newLoop(t *term) *loop {
+	return &loop{t: t, recent: map[facet.Incarnation]takeover{}, deletions: newDeletions(t)}
+}
+
+func (l *loop) run() {
+	cfg := &l.t.s.cfg
+	l.watch = cfg.Table.Watch()
+	defer l.watch.Close()
+	l.scanAt = time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	old := &view{} // of before the term: every node is new
+	for {
+		v := l.t.look()
+		l.round(old, v)
+		old = v
+		timer.Reset(time.Until(l.due(v)))
+		select {
+		case <-l.t.ctx.Done():
+			return
+		case <-cfg.Lives.Changed():
+		case <-l.watch.Wake():
+		case id := <-l.deletions.ended:
+			l.deletions.end(id)
+		case <-timer.C:
+		}
+	}
+}
+
+// due is when the next round is to be without being woken.
+func (l *loop) due(v *view) time.Time {
+	at := l.scanAt
+	if !l.recheck.IsZero() && l.recheck.Before(at) {
+		at = l.recheck
+	}
+	if d, ok := l.deletions.due(); ok && d.Before(at) {
+		at = d
+	}
+	return at
+}
+
+func (l *loop) round(old, v *view) {
+	changes := l.watch.Take()
+	moved := v.differs(old)
+	l.dirty = l.dirty || moved || changes.All || len(changes.Rows) > 0
+	f := &failover{l: l, v: v}
+	switch {
+	case moved || changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck):
+		l.recheck = time.Time{}
+		for _, n := range v.list {
+			if before := old.nodes[n.ID]; !n.alive || before == nil || before.Store != n.Store || changes.All {
+				f.walk(n.ID)
+			}
+		}
+		if moved {
+			l.resume(v, false)
+			l.scanSoon(v.now.Add(scanPause))
+		}
+	}
+	for _, id := range changes.Rows {
+		if row, ok := l.t.s.cfg.Table.ByIncarnation(id); ok {
+			f.consider(&row)
+			l.deletions.see(&row, v.now)
+		}
+	}
+	if !v.now.Before(l.scanAt) {
+		l.scan(f)
+		l.resume(v, true)
+	}
+	f.end()
+	l.deletions.start()
+}
+
+func (l *loop) scanSoon(at time.Time) {
+	if at.Before(l.scanAt) {
+		l.scanAt = at
+	}
+}
+
+// scan looks at the whole table.
+func (l *loop) scan(f *failover) {
+	v, s := f.v, l.t.s
+	l.scanAt = v.now.Add(s.cfg.ScanEvery)
+	if at, ok := v.ripens(); ok {
+		l.scanSoon(at)
+		l.dirty = true
+	}
+	for id, m := range l.recent {
+		if v.now.Sub(m.at) >= hold {
+			delete(l.recent, id)
+		}
+	}
+	if !l.dirty {
+		return // the last one saw what this one would
+	}
+	s.scans.Add(1)
+	var now found
+	for _, n := range v.list {
+		if !n.alive {
+			now.dead++
+		}
+	}
+	settled := s.running() == 0 // else changes under way are somebody's
+	for row := range s.cfg.Table.Facets() {
+		if f.consider(&row) == unavailable {
+			now.unavailable++
+		}
+		l.deletions.see(&row, v.now)
+		switch p := v.repair(&row, false); {
+		case p.need == stuck:
+			now.unrepaired++
+		case p.need == wanted && (settled || !pending(&row)):
+			now.repairing++
+		}
+		if l.t.ctx.Err() != nil {
+			return
+		}
+	}
+	l.dirty = now.unavailable+now.unrepaired+now.repairing > 0
+	s.mu.Lock()
+	s.found = now
+	s.mu.Unlock()
+	if now.repairing > 0 {
+		l.goOn(v, Request{Kind: Repair}, true)
+	}
+}
+
+// resume sees that what the table says of the nodes is being done: drains and
+// decommissions of an earlier leader, or whose work came back.
+func (l *loop) resume(v *view, scanned bool) {
+	for _, n := range v.list {
+		var r Request
+		switch n.State {
+		case placement.NodeDraining:
+			r = Request{Kind: Drain, Node: n.ID}
+		case placement.NodeDecommissioning:
+			r = Request{Kind: Decommission, Node: n.ID}
+		default:
+			continue
+		}
+		if _, known := l.t.s.latest(r); !known || scanned && l.t.left(v, r) {
+			l.goOn(v, r, true)
+		}
+	}
+}
+
+// left reports whether a node has something that should have gone.
+func (t *term) left(v *view, r Request) bool {
+	if r.Kind == Decommission {
+		for range t.s.cfg.Table.HeldBy(r.Node) {
+			return true
+		}
+		return t.s.cfg.RemoveMember != nil
+	}
+	for f := range t.s.cfg.Table.OwnedBy(r.Node) {
+		if v.leave(&f, r.Node).need != nothing {
+			return true
+		}
+	}
+	return false
+}
+
+// goOn begins an operation by itself, or takes the last one of its kind up again if
+// it did not get to its end and had some rest.
+func (l *loop) goOn(v *view, r Request, auto bool) {
+	last, known := l.t.s.latest(r)
+	switch {
+	case known && last.Status == Running:
+	case known && last.Status != Completed && last.Auto == auto && v.now.Sub(last.Ended) < resumeAfter && last.Status != Interrupted:
+	case known && last.Status != Completed && last.Status != Cancelled:
+		l.t.resume(last.ID)
+	default:
+		if _, err := l.t.begin(r, auto); err != nil && l.t.ctx.Err() == nil {
+			l.t.s.log.Warn("begin operation", "kind", string(r.Kind), "node", string(r.Node), "error", err)
+		}
+	}
+}
+
+// differs reports whether the nodes are not what they were in an older view, as far
+// as decisions go.
+func (v *view) differs(old *view) bool {
+	if len(v.list) != len(old.list) {
+		return true
+	}
+	for _, n := range v.list {
+		o := old.nodes[n.ID]
+		if o == nil || o.alive != n.alive || o.Store != n.Store || o.Boot != n.Boot || o.State != n.State || o.Zone != n.Zone {
+			return true
+		}
+	}
+	return false
+}
+
+// failover gathers takeovers and brings them into the table in batches. It is of
+// one round.
+type failover struct {
+	l     *loop
+	v     *view
+	cmds  []placement.Command
+	again bool // something did not work that may work at once
+}
+
+// walk considers the rows of one node.
+func (f *failover) walk(node cluster.NodeID) {
+	for row := range f.l.t.s.cfg.Table.OwnedBy(node) {
+		f.consider(&row)
+		if f.l.t.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// consider takes a row over if its owner is gone.
+func (f *failover) consider(row *placement.Facet) verdict {
+	a, what := f.v.takeover(row)
+	if what != orphan {
+		return what
+	}
+	if m, ok := f.l.recent[row.Incarnation]; ok && m.to != row.Owner {
+		if free := m.at.Add(hold); f.v.now.Before(free) {
+			if f.l.recheck.IsZero() || free.Before(f.l.recheck) {
+				f.l.recheck = free
+			}
+			return what
+		}
+	}
+	if f.cmds = append(f.cmds, a); len(f.cmds) == batch {
+		f.flush()
+	}
+	return what
+}
+
+// flush proposes what was gathered. What is refused was decided by somebody else:
+// the row has another epoch, and is told as changed.
+func (f *failover) flush() {
+	if len(f.cmds) == 0 {
+		return
+	}
+	t := f.l.t
+	cmds := f.cmds
+	f.cmds = f.cmds[:0]
+	res, err := t.propose(t.ctx, cmds...)
+	if err != nil {
+		f.again = true
+		if t.ctx.Err() == nil {
+			t.s.log.Warn("take facets of dead nodes over", "facets", len(cmds), "error", err)
+		}
+		return
+	}
+	for i := range res {
+		a := cmds[i].(placement.Acquire)
+		switch res[i].Outcome {
+		case placement.Done:
+			t.s.takenOver.Add(1)
+			f.l.remember(a.Incarnation, takeover{f.v.now, a.Owner})
+		case placement.RefusedBoot, placement.RefusedNode, placement.RefusedStore:
+			f.again = true // the nodes changed since the view
+			fallthrough
+		default:
+			t.s.refused.Add(1)
+		}
+	}
+}
+
+// remember notes a takeover for its hold.
+func (l *loop) remember(id facet.Incarnation, m takeover) {
+	if len(l.recent) >= maxRemembered {
+		clear(l.recent)
+	}
+	l.recent[id] = m
+}
+
+// end proposes the rest, and has the walk repeated if something did not work.
+func (f *failover) end() {
+	f.flush()
+	if !f.again {
+		f.l.pause = 0
+		return
+	}
+	f.l.pause = min(max(2*f.l.pause, retryAfter), maxPause)
+	at := time.Now().Add(f.l.pause)
+	if f.l.recheck.IsZero() || at.Before(f.l.recheck) {
+		f.l.recheck = at
+	}
+}

@@ -1,0 +1,347 @@
+package steward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/placement"
+)
+
+// stage is a part of an operation: which rows it looks at, and what it wants of
+// each. An operation looks again and again until no row wants anything: it is not
+// a list of moves that could be overtaken by events, and whoever takes it up after
+// a change of leader goes on where it is.
+type stage struct {
+	rows func(*placement.Table) iter.Seq[placement.Facet]
+	want func(*view, *placement.Facet) plan
+	// patient leaves alone what cannot move now, instead of counting it as failed.
+	patient bool
+}
+
+// run carries an operation out.
+func (t *term) run(ctx context.Context, o *operation) {
+	err := t.perform(ctx, o)
+	var now Operation
+	t.edit(o, func(op *Operation) {
+		defer func() { now = *op }()
+		op.Ended = time.Now()
+		switch {
+		case err == nil && op.Failed == 0:
+			op.Status, op.Message = Completed, ""
+		case err == nil:
+			op.Status = Failed
+		case t.ctx.Err() != nil:
+			op.Status, op.Message = Interrupted, "this node leads no more"
+		case ctx.Err() != nil:
+			op.Status, op.Message = Cancelled, context.Cause(ctx).Error()
+		case errors.Is(err, errSuperseded):
+			op.Status, op.Message = Cancelled, err.Error()
+		default:
+			op.Status, op.Message = Failed, err.Error()
+		}
+	})
+	t.s.log.Info("operation ended", "operation", now.ID, "kind", string(now.Kind), "node", string(now.Node),
+		"status", string(now.Status), "done", now.Done, "total", now.Total, "failed", now.Failed, "message", now.Message)
+}
+
+// perform does the work. Facets that could not be moved are in o.Failed; an error
+// is about the whole.
+func (t *term) perform(ctx context.Context, o *operation) error {
+	stages := t.stages(o)
+	total := 0
+	v := t.look()
+	for _, st := range stages {
+		for f := range st.rows(t.s.cfg.Table) {
+			if p := st.want(v, &f); p.need == wanted || p.need == stuck && !st.patient {
+				total++
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	t.edit(o, func(op *Operation) { op.Total = op.Done + total })
+	if o.DryRun {
+		return nil
+	}
+	failed := 0
+	for _, st := range stages {
+		n, err := t.stage(ctx, o, st)
+		if err != nil {
+			return err
+		}
+		failed += n
+	}
+	if o.Kind != Decommission || t.s.cfg.RemoveMember == nil || failed > 0 {
+		return nil
+	}
+	if err := t.s.cfg.RemoveMember(ctx, o.Node); err != nil {
+		return fmt.Errorf("let node %s go: %w", o.Node, err)
+	}
+	return nil
+}
+
+// stages are the parts of an operation.
+func (t *term) stages(o *operation) []stage {
+	node := o.Node
+	held := func(table *placement.Table) iter.Seq[placement.Facet] { return table.HeldBy(node) }
+	leave := stage{rows: held, want: func(v *view, f *placement.Facet) plan { return v.leave(f, node) }}
+	switch o.Kind {
+	case Drain:
+		return []stage{leave}
+	case Decommission:
+		return []stage{leave, {rows: held, want: func(v *view, f *placement.Facet) plan { return v.vacate(f, node) }}}
+	case Repair:
+		urgent := !o.Auto
+		return []stage{{rows: (*placement.Table).Facets, patient: o.Auto,
+			want: func(v *view, f *placement.Facet) plan { return v.repair(f, urgent) }}}
+	case Rebalance:
+		var hints map[cluster.NodeID]Hint
+		if t.s.cfg.Hints != nil {
+			hints = t.s.cfg.Hints()
+		}
+		all := func(v *view, f *placement.Facet) plan { return v.balance(f, hints) }
+		owners := func(v *view, f *placement.Facet) plan {
+			if p := all(v, f); p.set.IsZero() {
+				return p
+			}
+			return plan{}
+		}
+		sets := func(v *view, f *placement.Facet) plan {
+			if p := all(v, f); !p.set.IsZero() {
+				return p
+			}
+			return plan{}
+		}
+		return []stage{{rows: (*placement.Table).Facets, want: owners}, {rows: (*placement.Table).Facets, want: sets}}
+	}
+	return nil // Undrain is done when the table says so
+}
+
+// superseded reports whether an operation's node is in another state than the one
+// that stands for the operation.
+func (v *view) superseded(o *operation) bool {
+	state, about := states[o.Kind]
+	n := v.nodes[o.Node]
+	return about && (n == nil || n.State != state)
+}
+
+// stage walks the table, moves what wants to move, and looks again, until nothing
+// is left but what failed too often, and tells how much that is.
+func (t *term) stage(ctx context.Context, o *operation, st stage) (failed int, err error) {
+	w := &workers{t: t, o: o, st: st, attempts: map[facet.Incarnation]int{}}
+	pause := passPause
+	for range maxPasses {
+		v := t.look()
+		if v.superseded(o) {
+			return 0, errSuperseded
+		}
+		todo, again := []facet.Incarnation(nil), true
+		for f := range st.rows(t.s.cfg.Table) {
+			tried := w.attempts[f.Incarnation]
+			if tried >= maxAttempts {
+				continue
+			}
+			switch p := st.want(v, &f); {
+			case p.need == nothing, p.need == stuck && st.patient:
+				continue
+			}
+			todo = append(todo, f.Incarnation)
+			again = again && tried > 0
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
+		}
+		if len(todo) == 0 {
+			return w.failed(), nil
+		}
+		t.edit(o, func(op *Operation) { op.Total = max(op.Total, op.Done+op.Failed+len(todo)) })
+		if again { // only what failed before: give the cause some time to go
+			if !sleep(ctx, pause) {
+				return 0, ctx.Err()
+			}
+			pause = min(2*pause, maxPause)
+		}
+		if err := w.all(ctx, todo); err != nil {
+			return 0, err
+		}
+	}
+	return 0, errEndless
+}
+
+// workers move the facets of one stage, a bounded number at a time.
+type workers struct {
+	t    *term
+	o    *operation
+	st   stage
+	next time.Time // when the next may begin; of the goroutine that hands them out
+
+	mu       sync.Mutex
+	attempts map[facet.Incarnation]int // guarded by mu while workers run; failed attempts
+}
+
+func (w *workers) all(ctx context.Context, todo []facet.Incarnation) error {
+	cfg := &w.t.s.cfg
+	rate := cfg.Rate
+	if w.o.Auto && w.o.Kind == Repair {
+		rate = cfg.RepairRate
+	}
+	every := time.Second / time.Duration(rate)
+	var g errgroup.Group
+	g.SetLimit(cfg.Concurrency)
+	for _, id := range todo {
+		now := time.Now()
+		if !sleep(ctx, w.next.Sub(now)) {
+			break
+		}
+		if w.next = w.next.Add(every); w.next.Before(now) {
+			w.next = now.Add(every)
+		}
+		g.Go(func() error {
+			w.count(ctx, id, w.advance(ctx, id))
+			return nil
+		})
+	}
+	_ = g.Wait() // they return no errors
+	return ctx.Err()
+}
+
+// failed is how many facets were given up.
+func (w *workers) failed() int {
+	n := 0
+	for _, tried := range w.attempts {
+		if tried >= maxAttempts {
+			n++
+		}
+	}
+	return n
+}
+
+// count books the end of one attempt.
+func (w *workers) count(ctx context.Context, id facet.Incarnation, err error) {
+	if err == nil {
+		w.t.edit(w.o, func(op *Operation) { op.Done++ })
+		return
+	}
+	if ctx.Err() != nil {
+		return // it did not fail, it was not waited for
+	}
+	w.mu.Lock()
+	w.attempts[id]++
+	last := w.attempts[id] >= maxAttempts
+	w.mu.Unlock()
+	w.t.edit(w.o, func(op *Operation) {
+		op.Message = fmt.Sprintf("facet %v: %v", id, err)
+		if last {
+			op.Failed++
+		}
+	})
+	w.t.s.log.Debug("move facet", "operation", w.o.ID, "incarnation", id.String(), "error", err)
+}
+
+// advance takes the steps of one facet to where the stage wants it.
+func (w *workers) advance(ctx context.Context, id facet.Incarnation) error {
+	t := w.t
+	if !t.claim(id) {
+		return errElsewhere
+	}
+	defer t.unclaim(id)
+	changing := false // a set was ordered, and has to be activated
+	for range maxSteps {
+		f, ok := t.s.cfg.Table.ByIncarnation(id)
+		if !ok {
+			return nil
+		}
+		v := t.view.Load()
+		if v.superseded(w.o) {
+			return errSuperseded
+		}
+		p := w.st.want(v, &f)
+		if p.need == nothing && changing && pending(&f) {
+			p = plan{need: wanted, owner: f.Owner.Node, set: f.Next}
+		}
+		s := v.next(&f, p)
+		switch s.kind {
+		case stepDone:
+			return nil
+		case stepStuck:
+			return errors.New(s.why)
+		case stepFinish:
+			if err := t.finish(ctx, f); err != nil {
+				return err
+			}
+			continue
+		case stepAcquire:
+			res, err := t.propose(ctx, s.acquire)
+			if err != nil {
+				return fmt.Errorf("give it an owner: %w", err)
+			}
+			if err := res[0].Err(); err != nil {
+				return fmt.Errorf("give it an owner: %w", err)
+			}
+			continue
+		}
+		if err := t.order(ctx, s.to, s.order); err != nil {
+			return err
+		}
+		changing = changing || !s.order.Set.IsZero()
+		if now, ok := t.s.cfg.Table.ByIncarnation(id); ok && now.Index == f.Index {
+			return errUnchanged
+		}
+	}
+	return errSteps
+}
+
+// order asks an owner, and waits as long as it may take.
+func (t *term) order(ctx context.Context, to cluster.NodeID, o Order) error {
+	limit, what := moveTimeout, "have node "+string(to)+" hand it to "+string(o.Owner)
+	switch {
+	case o.Kind == Wake:
+		what = "have node " + string(to) + " open it"
+	case !o.Set.IsZero():
+		limit, what = fillTimeout, "have node "+string(to)+" move it to "+o.Set.String()
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := t.s.cfg.Orders.Order(ctx, to, o); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// finish ends a deletion.
+func (t *term) finish(ctx context.Context, f placement.Facet) error {
+	if t.s.cfg.Finish == nil {
+		return errors.New("its deletion has not ended")
+	}
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	if err := t.s.cfg.Finish(ctx, f); err != nil {
+		return fmt.Errorf("finish its deletion: %w", err)
+	}
+	t.s.finished.Add(1)
+	return nil
+}
+
+// sleep waits, and reports whether it was not interrupted.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
