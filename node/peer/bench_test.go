@@ -162,7 +162,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	p := start(b, "n1", where, nil).Peer("n2")
 	b.SetBytes(pages * facet.PageSize)
 	for b.Loop() {
-		if _, err := p.SendSnapshot(b.Context(), offerOf(pages), same{}); err != nil {
+		if _, _, err := p.SendSnapshot(b.Context(), offerOf(pages), same{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -244,6 +244,9 @@ func (l *link) prepare(ctx context.Context, list []Session) ([]PrepareResult, er
 			err := decodePromises(f.Body, list, out, left.take)
 			return left.n == 0, err
 		})
+	for i := range out {
+		out[i].From = l.remote
+	}
 	return out, err
 }
 

@@ -78,8 +78,9 @@ type Session struct {
 	Epoch       facet.Epoch
 }
 
-// PrepareResult is the answer to one PREPARE.
+// PrepareResult is the answer to one PREPARE, and who gave it (rule R3).
 type PrepareResult struct {
+	From    Remote
 	Promise replica.Promise
 	Err     error
 }

@@ -135,9 +135,13 @@ func (p *Peer) Prepare(ctx context.Context, list []Session) ([]PrepareResult, er
 }
 
 // Check asks whether the sessions' epochs are the ones the peer has promised last
-// (rule R34). Errors are those of Prepare.
-func (p *Peer) Check(ctx context.Context, list []Session) ([]bool, error) {
-	return ask(ctx, p, "check", len(list), func(l *link) ([]bool, error) { return l.check(ctx, list) })
+// (rule R34), and tells who answered (rule R3). Errors are those of Prepare.
+func (p *Peer) Check(ctx context.Context, list []Session) (from Remote, yes []bool, err error) {
+	yes, err = ask(ctx, p, "check", len(list), func(l *link) ([]bool, error) {
+		from = l.remote
+		return l.check(ctx, list)
+	})
+	return from, yes, err
 }
 
 // Fetch asks for entries of a facet's log. Errors are those of Prepare, or the

@@ -30,21 +30,21 @@ type PageSource interface {
 }
 
 // SendSnapshot sends a snapshot over a connection of its own, beside the appends,
-// and returns the base of the facet over there once it is durable. When the
-// connection is lost it goes on, with a new one, from the first page that did not
-// arrive, as long as ctx allows and pages arrive. Errors of package replica are
-// the receiver's.
-func (p *Peer) SendSnapshot(ctx context.Context, offer SnapshotOffer, src PageSource) (facet.Position, error) {
-	base, err := p.sendSnapshot(ctx, &offer, src)
+// and returns the base of the facet over there once it is durable, and who has it
+// (rule R3). When the connection is lost it goes on, with a new one, from the first
+// page that did not arrive, as long as ctx allows and pages arrive. Errors of
+// package replica are the receiver's.
+func (p *Peer) SendSnapshot(ctx context.Context, offer SnapshotOffer, src PageSource) (Remote, facet.Position, error) {
+	at, base, err := p.sendSnapshot(ctx, &offer, src)
 	if err != nil {
-		return base, fmt.Errorf("send snapshot of %v at %v to %v: %w", offer.Incarnation, offer.Position, p.node, err)
+		return at, base, fmt.Errorf("send snapshot of %v at %v to %v: %w", offer.Incarnation, offer.Position, p.node, err)
 	}
-	return base, nil
+	return at, base, nil
 }
 
-func (p *Peer) sendSnapshot(ctx context.Context, offer *SnapshotOffer, src PageSource) (facet.Position, error) {
+func (p *Peer) sendSnapshot(ctx context.Context, offer *SnapshotOffer, src PageSource) (at Remote, base facet.Position, err error) {
 	if err := offer.check(); err != nil {
-		return facet.Position{}, err
+		return at, base, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -58,31 +58,32 @@ func (p *Peer) sendSnapshot(ctx context.Context, offer *SnapshotOffer, src PageS
 		s.cancel(nil)
 		switch {
 		case s.settled:
-			return s.base, s.answer
+			return s.to, s.base, s.answer
 		case s.srcErr != nil:
-			return facet.Position{}, s.srcErr
+			return at, base, s.srcErr
 		case ctx.Err() != nil:
-			return facet.Position{}, context.Cause(ctx)
+			return at, base, context.Cause(ctx)
 		}
 		if s.resumed > taken {
 			taken, fruitless, wait = s.resumed, 0, 0
 		}
 		if fruitless >= maxFruitless {
-			return facet.Position{}, err
+			return at, base, err
 		}
 		wait = min(max(2*wait, backoffFirst), backoffLast)
 		if !sleep(ctx, wait) {
-			return facet.Position{}, context.Cause(ctx)
+			return at, base, context.Cause(ctx)
 		}
 	}
 }
 
 // sendOnce sends what is left of a snapshot over one connection.
 func (p *Peer) sendOnce(s *sending) error {
-	nc, _, err := p.t.openNode(s.ctx, kindSnapshot, p.node)
+	nc, to, err := p.t.openNode(s.ctx, kindSnapshot, p.node)
 	if err != nil {
 		return err
 	}
+	s.to = to.remote()
 	conn := p.t.conn(nc)
 	defer context.AfterFunc(s.ctx, func() { conn.Close(context.Cause(s.ctx)) })()
 	body := func(dst []byte) []byte { return appendOffer(dst, s.offer) }
@@ -106,6 +107,7 @@ type sending struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	conn   *wire.Conn
+	to     Remote
 
 	sent   uint32 // pages; of the writer
 	srcErr error  // of the writer, read when the connection is over

@@ -80,9 +80,9 @@ func TestSnapshot(t *testing.T) {
 		}))
 		p := start(t, "n1", where, nil).Peer("n2")
 		b := new(book)
-		base, err := p.SendSnapshot(t.Context(), offerOf(pages), b)
+		to, base, err := p.SendSnapshot(t.Context(), offerOf(pages), b)
 		check(t, err)
-		if base.Seq != 50 || b.reads.Load() != int64(pages) {
+		if to.Node != "n2" || to.Store.IsZero() || base.Seq != 50 || b.reads.Load() != int64(pages) {
 			t.Errorf("%d pages: base %v after %d reads", pages, base, b.reads.Load())
 		}
 	}
@@ -109,7 +109,7 @@ func TestSnapshotAnswers(t *testing.T) {
 			}))
 			p := start(t, "n1", where, nil).Peer("n2")
 			b := new(book)
-			base, err := p.SendSnapshot(t.Context(), offerOf(100_000), b)
+			_, base, err := p.SendSnapshot(t.Context(), offerOf(100_000), b)
 			if c.answer == nil && (err != nil || base != pos) {
 				t.Errorf("sent: %v, %v", base, err)
 			}
@@ -143,7 +143,7 @@ func TestSnapshotSource(t *testing.T) {
 		n1 := start(t, "n1", where, mem.on("one"))
 		defer n1.Close()
 		defer n2.Close()
-		_, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(100), &book{torn: 50})
+		_, _, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(100), &book{torn: 50})
 		if err == nil || errors.Is(err, context.Canceled) {
 			t.Errorf("sent: %v", err)
 		}
@@ -185,7 +185,7 @@ func TestSnapshotResumes(t *testing.T) {
 		defer n1.Close()
 		defer n2.Close()
 		b := new(book)
-		base, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(pages), b)
+		_, base, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(pages), b)
 		check(t, err)
 		if base != pos || calls != 1 {
 			t.Errorf("base %v after %d installs", base, calls)
@@ -225,7 +225,7 @@ func TestSnapshotAbandoned(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin := time.Now()
-		if _, err := n1.Peer("n2").SendSnapshot(ctx, offerOf(2000), new(book)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := n1.Peer("n2").SendSnapshot(ctx, offerOf(2000), new(book)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("sent: %v", err)
 		}
 		if d := time.Since(begin); d > 2*time.Second {
@@ -237,7 +237,7 @@ func TestSnapshotAbandoned(t *testing.T) {
 		if d := time.Since(begin); d < resumeWithin || d > resumeWithin+10*time.Second {
 			t.Errorf("the receiver gave up after %v", d)
 		}
-		_, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(20), new(book))
+		_, _, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(20), new(book))
 		check(t, err)
 		check(t, <-results)
 	})
@@ -267,14 +267,14 @@ func TestSnapshotReplaced(t *testing.T) {
 		defer n3.Close()
 		old := make(chan error)
 		go func() {
-			_, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(500), new(book))
+			_, _, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(500), new(book))
 			old <- err
 		}()
 		<-first
-		if _, err := n3.Peer("n2").SendSnapshot(t.Context(), offerOf(20), new(book)); !errors.Is(err, ErrBusy) {
+		if _, _, err := n3.Peer("n2").SendSnapshot(t.Context(), offerOf(20), new(book)); !errors.Is(err, ErrBusy) {
 			t.Errorf("somebody else: %v, want ErrBusy", err)
 		}
-		base, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(600), new(book))
+		_, base, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(600), new(book))
 		if err != nil || base != pos {
 			t.Errorf("the new one: %v, %v", base, err)
 		}
@@ -324,7 +324,7 @@ func TestSnapshotSlowDisk(t *testing.T) {
 		})
 		defer n1.Close()
 		defer n2.Close()
-		_, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(1000), b)
+		_, _, err := n1.Peer("n2").SendSnapshot(t.Context(), offerOf(1000), b)
 		check(t, err)
 		if dials != 1 {
 			t.Errorf("%d connections were needed", dials)
@@ -353,23 +353,23 @@ func TestSnapshotBound(t *testing.T) {
 			go func() {
 				o := offerOf(1)
 				o.Incarnation = testID(i + 1)
-				_, err := p.SendSnapshot(t.Context(), o, new(book))
+				_, _, err := p.SendSnapshot(t.Context(), o, new(book))
 				results <- err
 			}()
 		}
 		synctest.Wait()
-		if _, err := p.SendSnapshot(t.Context(), offerOf(1), new(book)); !errors.Is(err, ErrBusy) {
+		if _, _, err := p.SendSnapshot(t.Context(), offerOf(1), new(book)); !errors.Is(err, ErrBusy) {
 			t.Errorf("one too many: %v", err)
 		}
 		close(hold)
 		for range maxTransfers {
 			check(t, <-results)
 		}
-		_, err := p.SendSnapshot(t.Context(), offerOf(1), new(book))
+		_, _, err := p.SendSnapshot(t.Context(), offerOf(1), new(book))
 		check(t, err)
 		bad := offerOf(1)
 		bad.Epoch = 1
-		if _, err := p.SendSnapshot(t.Context(), bad, new(book)); !errors.Is(err, ErrInvalid) {
+		if _, _, err := p.SendSnapshot(t.Context(), bad, new(book)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("a snapshot beyond its session: %v", err)
 		}
 	})

@@ -240,6 +240,9 @@ func TestCalls(t *testing.T) {
 				return
 			}
 			for j, r := range res {
+				if r.From.Node != "n2" || r.From.Boot.IsZero() || r.From.Store.IsZero() {
+					t.Errorf("a promise of %v", r.From)
+				}
 				if e := list[j].Epoch; e%3 == 0 {
 					if pe, ok := errors.AsType[*replica.EpochError](r.Err); !ok || pe.Promised != e+1 {
 						t.Errorf("epoch %v: %v", e, r.Err)
@@ -253,8 +256,8 @@ func TestCalls(t *testing.T) {
 	}
 	wg.Wait()
 
-	if got, err := p.Check(ctx, []Session{{idA, 7}, {idA, 8}, {idB, 7}}); err != nil || !slices.Equal(got, []bool{true, false, true}) {
-		t.Errorf("check: %v, %v", got, err)
+	if from, got, err := p.Check(ctx, []Session{{idA, 7}, {idA, 8}, {idB, 7}}); err != nil || from.Node != "n2" || !slices.Equal(got, []bool{true, false, true}) {
+		t.Errorf("check: %v of %v, %v", got, from, err)
 	}
 	if g, err := p.Renew(ctx, RenewRequest{Applied: 12, Stamp: 99}); err != nil || g != (Grant{Stamp: 99, TTL: 1500 * time.Millisecond}) {
 		t.Errorf("renew: %+v, %v", g, err)
