@@ -131,7 +131,7 @@ func (n *Node) join(ctx context.Context) error {
 		self:     placement.Owner{Node: n.dir.Node, Boot: n.boot},
 		set:      set,
 	}
-	if err := n.rows.register(ctx, n.dir.cluster, machineID(), n.advertised(), n.cfg.PeerListen, n.cfg.Zone, n.dir.store); err != nil {
+	if err := n.rows.register(ctx, n.dir.cluster, machineID(), n.advertised(), n.cfg.PeerListen, n.cfg.Zone, n.cfg.Version, n.dir.store); err != nil {
 		return err
 	}
 	n.limits = engine.Limits{FacetBytes: n.cfg.FacetBytes, StatementTime: n.cfg.StatementTimeout}

@@ -147,13 +147,14 @@ func (p *proposals) Tomb(ctx context.Context, id facet.Incarnation) error {
 }
 
 // register announces this process life (rules R2, R3).
-func (p *proposals) register(ctx context.Context, id cluster.ID, machine cluster.MachineID, api, peer, zone string, store cluster.StoreID) error {
+func (p *proposals) register(ctx context.Context, id cluster.ID, machine cluster.MachineID, api, peer, zone, version string, store cluster.StoreID) error {
 	if _, err := p.do(ctx, placement.SetClusterID{ID: id}); err != nil {
 		return fmt.Errorf("set cluster id: %w", err)
 	}
 	_, err := p.do(ctx, placement.RegisterNode{
 		Node: p.self.Node, Store: store, Boot: p.self.Boot, Machine: machine,
 		API: api, Peer: peer, Zone: zone,
+		Version:   version[:min(len(version), cluster.MaxVersionLen)],
 		LeaseOver: true, // no leases are given while there is one voter: the log's lock proves the last process gone
 	})
 	if err != nil {

@@ -79,11 +79,59 @@ func (c RegisterNode) apply(s *state, index uint64) Result {
 	} else if len(s.nodes) >= MaxNodes {
 		return s.refuse(RefusedFull, index)
 	}
-	s.nodes[c.Node] = &Node{ID: c.Node, Store: c.Store, Boot: c.Boot, Machine: c.Machine,
-		API: c.API, Peer: c.Peer, Zone: c.Zone, Index: index}
+	n := &Node{ID: c.Node, Store: c.Store, Boot: c.Boot, Machine: c.Machine,
+		API: c.API, Peer: c.Peer, Zone: c.Zone, Version: c.Version, Index: index}
+	if old != nil {
+		n.State = old.State
+	}
+	s.nodes[c.Node] = n
 	s.stores[c.Store] = c.Node
 	return Result{Outcome: Done, Index: index}
 }
+
+func (c SetNode) apply(s *state, index uint64) Result {
+	old := s.nodes[c.Node]
+	switch {
+	case old == nil:
+		return s.refuse(RefusedNode, index)
+	case old.State != c.State:
+		n := *old
+		n.State, n.Index = c.State, index
+		s.nodes[c.Node] = &n
+	}
+	return Result{Outcome: Done, Index: index}
+}
+
+func (c RemoveNode) apply(s *state, index uint64) Result {
+	old := s.nodes[c.Node]
+	switch {
+	case old == nil:
+		return Result{Outcome: Done, Index: index}
+	case old.State == NodeActive || s.names(c.Node):
+		return s.refuse(RefusedInUse, index)
+	}
+	delete(s.nodes, c.Node)
+	delete(s.stores, old.Store)
+	return Result{Outcome: Done, Index: index}
+}
+
+func (c Pin) apply(s *state, index uint64) Result {
+	ref, o := s.lookup(c.Incarnation)
+	if o != Done {
+		return s.refuse(o, index)
+	}
+	r := s.rows.at(ref)
+	switch {
+	case r.pinned == c.Pinned:
+		return s.answer(Done, index, ref)
+	case !r.state.live():
+		return s.answer(RefusedState, index, ref)
+	}
+	s.edit(ref, index).pinned = c.Pinned
+	return s.answer(Done, index, ref)
+}
+
+func (Renew) apply(_ *state, index uint64) Result { return Result{Outcome: Done, Index: index} }
 
 func (c Create) apply(s *state, index uint64) Result {
 	if ref, ok := s.findID(c.Incarnation); ok {

@@ -25,9 +25,9 @@ import (
 // with these payloads, in order:
 //
 //	RegisterNode     1  node text, store id, boot id, machine id, API text,
-//	                    peer text, zone text, flags byte (1 lease over,
-//	                    2 replace store). An address may have 259 bytes, so API
-//	                    and peer carry two length bytes.
+//	                    peer text, zone text, version text, flags byte (1
+//	                    lease over, 2 replace store). An address may have 259
+//	                    bytes, so API and peer carry two length bytes.
 //	Create           2  name, incarnation, node text, boot id, set,
 //	                    flags byte (1 detached)
 //	Acquire          3  incarnation, node text, boot id, expected epoch 8,
@@ -42,6 +42,11 @@ import (
 //	                    total bytes, requests/s, rows/s, concurrent requests,
 //	                    statement milliseconds, memory bytes
 //	RaiseGeneration 11  generation 2
+//	Renew           12  nothing
+//	SetNode         13  node text, state byte (0 active, 1 draining,
+//	                    2 decommissioning)
+//	RemoveNode      14  node text
+//	Pin             15  incarnation, flags byte (1 pinned)
 //
 // A result is
 //
@@ -66,6 +71,7 @@ const (
 	flagDetached     = 1
 	flagBound        = 1
 	flagPinned       = 2
+	flagPin          = 1
 )
 
 // ErrUnknownCommand says that a command or its version is not known here. A
@@ -97,6 +103,7 @@ func DecodeCommand(src []byte) (Command, error) {
 			Node: d.nodeID(), Store: cluster.StoreID(d.id()), Boot: cluster.BootID(d.id()),
 			Machine: cluster.MachineID(d.id()),
 			API:     d.address(), Peer: d.address(), Zone: d.text(cluster.MaxZoneLen),
+			Version: d.text(cluster.MaxVersionLen),
 		}
 		flags := d.flags(flagLeaseOver | flagReplaceStore)
 		r.LeaseOver, r.ReplaceStore = flags&flagLeaseOver != 0, flags&flagReplaceStore != 0
@@ -131,6 +138,16 @@ func DecodeCommand(src []byte) (Command, error) {
 		c = SetTenantLimits{Tenant: d.tenant(), Limits: d.limits()}
 	case KindRaiseGeneration:
 		c = RaiseGeneration{Generation: d.u16()}
+	case KindRenew:
+		c = Renew{}
+	case KindSetNode:
+		c = SetNode{Node: d.nodeID(), State: d.nodeState()}
+	case KindRemoveNode:
+		c = RemoveNode{Node: d.nodeID()}
+	case KindPin:
+		r := Pin{Incarnation: d.incarnation()}
+		r.Pinned = d.flags(flagPin)&flagPin != 0
+		c = r
 	default:
 		return nil, fmt.Errorf("decode placement command: kind %d: %w", kind, ErrUnknownCommand)
 	}
@@ -147,7 +164,7 @@ func (c RegisterNode) appendPayload(dst []byte) []byte {
 	dst = append(dst, c.Machine[:]...)
 	dst = appendAddress(dst, c.API)
 	dst = appendAddress(dst, c.Peer)
-	dst = appendText(dst, c.Zone)
+	dst = appendText(appendText(dst, c.Zone), c.Version)
 	return append(dst, bitIf(c.LeaseOver, flagLeaseOver)|bitIf(c.ReplaceStore, flagReplaceStore))
 }
 
@@ -195,6 +212,18 @@ func (c SetTenantLimits) appendPayload(dst []byte) []byte {
 
 func (c RaiseGeneration) appendPayload(dst []byte) []byte {
 	return binary.BigEndian.AppendUint16(dst, c.Generation)
+}
+
+func (Renew) appendPayload(dst []byte) []byte { return dst }
+
+func (c SetNode) appendPayload(dst []byte) []byte {
+	return append(appendText(dst, string(c.Node)), byte(c.State))
+}
+
+func (c RemoveNode) appendPayload(dst []byte) []byte { return appendText(dst, string(c.Node)) }
+
+func (c Pin) appendPayload(dst []byte) []byte {
+	return append(append(dst, c.Incarnation[:]...), bitIf(c.Pinned, flagPin))
 }
 
 // AppendBinary appends the encoded form of r.

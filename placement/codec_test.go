@@ -42,7 +42,7 @@ func golden(t *testing.T, file string, got []byte) {
 func samples() []Command {
 	return []Command{
 		RegisterNode{Node: "n1", Store: storeID(1), Boot: bootID(2), Machine: cluster.MachineID{15: 3},
-			API: "h1:7400", Peer: "h1:7401", Zone: "z1", LeaseOver: true, ReplaceStore: true},
+			API: "h1:7400", Peer: "h1:7401", Zone: "z1", Version: "1.2.3", LeaseOver: true, ReplaceStore: true},
 		Create{Name: name("acme", "Notes"), Incarnation: incarnation(1), Owner: owner("n1", 2),
 			Set: mustSet(Member{"n2", storeID(2)}, Member{"n1", storeID(1)}), Detached: true},
 		Acquire{Incarnation: incarnation(1), Owner: owner("n1", 2), Expected: 7, Released: bootID(5), Set: setOf("n1", 1)},
@@ -54,6 +54,10 @@ func samples() []Command {
 		SetClusterID{ID: cluster.ID{15: 9}},
 		SetTenantLimits{Tenant: "acme", Limits: TenantLimits{1, 2, 3, 4, 5, 6, 7, 8}},
 		RaiseGeneration{Generation: 258},
+		Renew{},
+		SetNode{Node: "n1", State: NodeDecommissioning},
+		RemoveNode{Node: "n1"},
+		Pin{Incarnation: incarnation(1), Pinned: true},
 	}
 }
 
@@ -134,6 +138,11 @@ func TestCommandLimits(t *testing.T) {
 		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Set: setOf("n1", 1)},
 		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1)},
 		SetClusterID{},
+		func() Command { r := reg; r.Version = long; return r }(),
+		SetNode{Node: "n1", State: 3},
+		SetNode{State: NodeDraining},
+		RemoveNode{},
+		Pin{Pinned: true},
 	} {
 		if got, err := DecodeCommand(AppendCommand(nil, c)); err == nil {
 			t.Errorf("command %d %+v was accepted as %+v", i, c, got)

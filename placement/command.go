@@ -20,6 +20,10 @@ const (
 	KindSetClusterID    Kind = 9
 	KindSetTenantLimits Kind = 10
 	KindRaiseGeneration Kind = 11
+	KindRenew           Kind = 12
+	KindSetNode         Kind = 13
+	KindRemoveNode      Kind = 14
+	KindPin             Kind = 15
 )
 
 // Command is one change of the table. What it expects of the table is part of
@@ -36,6 +40,7 @@ type Command interface {
 // store supersedes the old one; whatever the old one owned must be acquired
 // anew (rule R2). A node that comes back with another store is refused, unless
 // ReplaceStore says that the operator or a repair knows its old one is lost.
+// The node's state stays what SetNode made it.
 type RegisterNode struct {
 	Node    cluster.NodeID
 	Store   cluster.StoreID
@@ -44,6 +49,7 @@ type RegisterNode struct {
 	API     string
 	Peer    string
 	Zone    string
+	Version string // of the program, for people and for rolling upgrades
 	// LeaseOver is the proposer's word that the lease of the boot registered
 	// now is over, or that none was ever given (rule R38). Without it a new
 	// boot must come from the same machine, whose directory lock proves that
@@ -140,6 +146,31 @@ type SetTenantLimits struct {
 // earlier generations, after the table was restored from a backup (rule R2).
 type RaiseGeneration struct{ Generation uint16 }
 
+// Renew changes nothing: its place in the log is what counts. A leader that
+// grants leases brings one in after the requests arrived and before it counts
+// the time of the grant, so that a deposed leader grants nothing (rule R36).
+type Renew struct{}
+
+// SetNode says what a registered node is there for.
+type SetNode struct {
+	Node  cluster.NodeID
+	State NodeState
+}
+
+// RemoveNode forgets a node. It is refused with RefusedInUse while the node is
+// active, or while a row names it as owner or in a set: what it keeps must have
+// moved first. Its name and its store may be registered again afterwards.
+//
+// It looks at every row under the write lock: readers wait some ten
+// milliseconds in a table of a million facets. Nothing else does that.
+type RemoveNode struct{ Node cluster.NodeID }
+
+// Pin sets or takes the operator's pin of a live facet.
+type Pin struct {
+	Incarnation facet.Incarnation
+	Pinned      bool
+}
+
 func (RegisterNode) Kind() Kind    { return KindRegisterNode }
 func (Create) Kind() Kind          { return KindCreate }
 func (Acquire) Kind() Kind         { return KindAcquire }
@@ -151,3 +182,7 @@ func (Bind) Kind() Kind            { return KindBind }
 func (SetClusterID) Kind() Kind    { return KindSetClusterID }
 func (SetTenantLimits) Kind() Kind { return KindSetTenantLimits }
 func (RaiseGeneration) Kind() Kind { return KindRaiseGeneration }
+func (Renew) Kind() Kind           { return KindRenew }
+func (SetNode) Kind() Kind         { return KindSetNode }
+func (RemoveNode) Kind() Kind      { return KindRemoveNode }
+func (Pin) Kind() Kind             { return KindPin }

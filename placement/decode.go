@@ -120,6 +120,14 @@ func (d *decoder) state() State {
 	return s
 }
 
+func (d *decoder) nodeState() NodeState {
+	s := NodeState(d.u8())
+	if d.err == nil && int(s) >= len(nodeStateNames) {
+		d.fail("unknown node state %d", s)
+	}
+	return s
+}
+
 func (d *decoder) checkNode(s string) cluster.NodeID {
 	if d.err != nil {
 		return ""

@@ -149,7 +149,8 @@ type Facet struct {
 	// Bound says that Name leads to this incarnation. A detached or retired
 	// row only remembers the name it was or will be.
 	Bound bool
-	// Pinned is kept for the operator's pins; nothing sets it yet.
+	// Pinned is the operator's wish that the owner stays where it is: no
+	// rebalance moves it. Failover and decommissioning do.
 	Pinned bool
 	Epoch  facet.Epoch
 	// Owner holds Epoch; zero after Release, Delete and Bind.
@@ -169,6 +170,29 @@ type Facet struct {
 	Index uint64
 }
 
+// NodeState is what a node is there for.
+type NodeState uint8
+
+const (
+	// NodeActive takes facets.
+	NodeActive NodeState = 0
+	// NodeDraining owns no facets after a while and gets no new ones; it keeps
+	// the copies it has, and votes with them.
+	NodeDraining NodeState = 1
+	// NodeDecommissioning is to own and to keep nothing any more, and to be
+	// removed then.
+	NodeDecommissioning NodeState = 2
+)
+
+var nodeStateNames = [...]string{"active", "draining", "decommissioning"}
+
+func (s NodeState) String() string {
+	if int(s) < len(nodeStateNames) {
+		return nodeStateNames[s]
+	}
+	return fmt.Sprintf("node_state_%d", uint8(s))
+}
+
 // Node is one registered node.
 type Node struct {
 	ID      cluster.NodeID
@@ -178,6 +202,8 @@ type Node struct {
 	API     string
 	Peer    string
 	Zone    string
+	Version string
+	State   NodeState
 	Index   uint64 // log index of the last change
 }
 

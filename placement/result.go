@@ -28,6 +28,7 @@ const (
 	RefusedLease       Outcome = 28 // the registered boot may still hold its lease
 	RefusedCluster     Outcome = 29 // the table is of another cluster
 	RefusedGeneration  Outcome = 30 // the generation is below the one there is
+	RefusedInUse       Outcome = 31 // the node is active, or a row names it
 )
 
 var outcomeNames = map[Outcome]string{
@@ -39,7 +40,7 @@ var outcomeNames = map[Outcome]string{
 	RefusedName: "name leads elsewhere", RefusedIncarnation: "incarnation is in use",
 	RefusedTenantLimit: "tenant has as many facets as it may", RefusedFull: "placement table is full",
 	RefusedLease: "the node's last process may still hold its lease", RefusedCluster: "another cluster",
-	RefusedGeneration: "generation is below the current one",
+	RefusedGeneration: "generation is below the current one", RefusedInUse: "node is in use",
 }
 
 // String is the outcome in words, empty for one that is not known.

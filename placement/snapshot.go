@@ -36,7 +36,7 @@ import (
 //
 //	1 meta      once: applied index 8, generation 2, cluster id
 //	2 node      node text, store id, boot id, machine id, API and peer with two
-//	            length bytes each, zone text, index 8
+//	            length bytes each, zone text, version text, state byte, index 8
 //	3 limits    tenant text, eight limits
 //	4 owner     node text, boot id; numbered from 1 as they come
 //	5 set       set; numbered from 1 as they come
@@ -126,6 +126,7 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		w.buf = appendText(w.buf, string(n.ID))
 		w.buf = append(append(append(w.buf, n.Store[:]...), n.Boot[:]...), n.Machine[:]...)
 		w.buf = appendText(appendAddress(appendAddress(w.buf, n.API), n.Peer), n.Zone)
+		w.buf = append(appendText(w.buf, n.Version), byte(n.State))
 		w.buf = binary.BigEndian.AppendUint64(w.buf, n.Index)
 		w.record()
 	}
@@ -410,7 +411,7 @@ func (r *restorer) block(kind byte, payload []byte) error {
 func (r *restorer) node(d *decoder) {
 	n := &Node{ID: d.nodeID(), Store: cluster.StoreID(d.id()), Boot: cluster.BootID(d.id()),
 		Machine: cluster.MachineID(d.id()), API: d.address(), Peer: d.address(),
-		Zone: d.text(cluster.MaxZoneLen), Index: d.u64()}
+		Zone: d.text(cluster.MaxZoneLen), Version: d.text(cluster.MaxVersionLen), State: d.nodeState(), Index: d.u64()}
 	if d.err != nil {
 		return
 	}

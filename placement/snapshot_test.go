@@ -30,6 +30,7 @@ func sampleTable(t testing.TB) *Table {
 		Delete{incarnation(3), 0}, Tomb{incarnation(3), 2<<48 | 2},
 		Bind{name("acme", "old"), incarnation(4), 2<<48 | 1, incarnation(5)},
 		Delete{incarnation(7), 0},
+		SetNode{"n2", NodeDraining}, Pin{incarnation(2), true}, Renew{},
 	}
 	for i, c := range commands {
 		r, err := tab.ApplyCommands(uint64(10+i), c)

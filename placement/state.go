@@ -221,6 +221,34 @@ func (s *state) shareSet(set Set) *members {
 	return set.m
 }
 
+// names reports whether a row names a node as owner or in a set. Rows share
+// their owners and sets, so only a node that is named by a shared value, which
+// may be one that no row uses any more, needs a look at all rows.
+func (s *state) names(id cluster.NodeID) bool {
+	owners, sets := map[*Owner]bool{}, map[*members]bool{}
+	for _, o := range s.owners {
+		if o.Node == id {
+			owners[o] = true
+		}
+	}
+	for _, m := range s.sets {
+		if (Set{m}).Has(id) {
+			sets[m] = true
+		}
+	}
+	if len(owners)+len(sets) == 0 {
+		return false
+	}
+	for _, c := range s.rows.chunks {
+		for i := range c.rows {
+			if r := &c.rows[i]; owners[r.owner] || sets[r.next] || sets[r.active] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // sweep forgets the owners and sets that no row refers to.
 func (s *state) sweep() {
 	owners, sets := map[Owner]*Owner{}, map[string]*members{}

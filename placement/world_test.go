@@ -29,7 +29,7 @@ func mustSet(list ...Member) Set {
 
 func register(node string, n byte) RegisterNode {
 	return RegisterNode{Node: cluster.NodeID(node), Store: storeID(n), Boot: bootID(n), Machine: cluster.MachineID{15: n},
-		API: node + ":7400", Peer: node + ":7401", Zone: "z" + node}
+		API: node + ":7400", Peer: node + ":7401", Zone: "z" + node, Version: "1." + node}
 }
 
 func owner(node string, n byte) Owner { return Owner{cluster.NodeID(node), bootID(n)} }
@@ -102,19 +102,28 @@ func randomCommand(rng *rand.Rand) Command {
 		return Delete{Incarnation: id(), Expected: facet.Epoch(rng.IntN(4))}
 	case k < 85:
 		return Tomb{Incarnation: id(), Epoch: epoch()}
-	case k < 95:
+	case k < 93:
 		c := Bind{Name: nm(), New: id(), OldEpoch: epoch()}
 		if rng.IntN(2) == 0 {
 			c.Old = id()
 		}
 		return c
-	case k < 97:
+	case k < 94:
 		return SetClusterID{cluster.ID{15: byte(1 + rng.IntN(2))}}
-	case k < 99:
+	case k < 96:
 		return SetTenantLimits{Tenant: nm().Tenant, Limits: TenantLimits{Facets: uint64(rng.IntN(5))}}
 	}
-	if rng.IntN(20) == 0 {
+	switch rng.IntN(40) {
+	case 0, 1:
 		return RaiseGeneration{uint16(rng.IntN(3))}
+	case 2:
+		return RaiseGeneration{0}
+	case 3:
+		return Renew{}
+	case 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16:
+		return SetNode{Node: cluster.NodeID(node()), State: NodeState(rng.IntN(3))}
+	case 17, 18, 19, 20, 21, 22:
+		return RemoveNode{Node: cluster.NodeID(node())}
 	}
-	return RaiseGeneration{0}
+	return Pin{Incarnation: id(), Pinned: rng.IntN(3) > 0}
 }
