@@ -86,6 +86,7 @@ func (c RegisterNode) apply(s *state, index uint64) Result {
 	}
 	s.nodes[c.Node] = n
 	s.stores[c.Store] = c.Node
+	s.nodesChanged = true
 	return Result{Outcome: Done, Index: index}
 }
 
@@ -98,6 +99,7 @@ func (c SetNode) apply(s *state, index uint64) Result {
 		n := *old
 		n.State, n.Index = c.State, index
 		s.nodes[c.Node] = &n
+		s.nodesChanged = true
 	}
 	return Result{Outcome: Done, Index: index}
 }
@@ -112,6 +114,7 @@ func (c RemoveNode) apply(s *state, index uint64) Result {
 	}
 	delete(s.nodes, c.Node)
 	delete(s.stores, old.Store)
+	s.nodesChanged = true
 	return Result{Outcome: Done, Index: index}
 }
 

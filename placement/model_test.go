@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 )
 
@@ -31,6 +32,7 @@ func (m *model) check(t *testing.T, tab *Table) {
 	}
 	var names []facet.Name
 	owned, held := 0, 0
+	counts := map[cluster.NodeID]NodeCount{}
 	for id, f := range m.rows {
 		if g, ok := tab.ByIncarnation(id); !ok || !sameFacet(f, g) {
 			t.Fatalf("ByIncarnation(%v) = %+v, want %+v", id, g, f)
@@ -41,6 +43,18 @@ func (m *model) check(t *testing.T, tab *Table) {
 		}
 		if f.Bound {
 			names = append(names, f.Name)
+		}
+		for _, id := range []cluster.NodeID{"n1", "n2", "n3"} {
+			c := counts[id]
+			if f.Owner.Node == id {
+				c.Owned++
+			}
+			if f.Next.Has(id) || f.Active.Has(id) {
+				c.Held++
+			}
+			if c != (NodeCount{}) {
+				counts[id] = c
+			}
 		}
 		if f.Owner.Node == "n1" {
 			owned++
@@ -54,6 +68,9 @@ func (m *model) check(t *testing.T, tab *Table) {
 	}
 	if n := len(slices.Collect(tab.HeldBy("n1"))); n != held {
 		t.Fatalf("HeldBy: %d rows, want %d", n, held)
+	}
+	if got := tab.NodeCounts(); !maps.Equal(got, counts) {
+		t.Fatalf("NodeCounts = %v, want %v", got, counts)
 	}
 	slices.SortFunc(names, func(a, b facet.Name) int { return strings.Compare(a.String(), b.String()) })
 	var got []facet.Name

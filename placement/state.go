@@ -42,7 +42,8 @@ type state struct {
 	ownersBase int
 	setsBase   int
 
-	changed []facet.Incarnation // rows changed by the batch being applied
+	changed      []facet.Incarnation // rows changed by the entry being applied
+	nodesChanged bool                // nodes changed by the entry being applied
 }
 
 // sweepSlack is how many shared values may pile up before a sweep is worth it.

@@ -86,10 +86,10 @@ func (t *Table) apply(index uint64, commands []Command, result func(int, *Result
 	}
 	t.mu.Lock()
 	t.s.applied = index
-	changed := t.s.changed
-	t.s.changed = nil
+	changed, nodes := t.s.changed, t.s.nodesChanged
+	t.s.changed, t.s.nodesChanged = nil, false
 	t.mu.Unlock()
-	t.watch.publish(index, changed)
+	t.watch.publish(index, changed, nodes)
 	return nil
 }
 
@@ -256,29 +256,94 @@ func (t *Table) HeldBy(id cluster.NodeID) iter.Seq[Facet] {
 	return t.walk(func(r *row) bool { return Set{r.active}.Has(id) || Set{r.next}.Has(id) })
 }
 
+// NodeCount is what a node has to do with.
+type NodeCount struct {
+	Owned int // rows whose epoch was issued to it, in whatever process life
+	Held  int // rows that have it in their active or next set
+}
+
+// NodeCounts counts for every node that rows name what OwnedBy and HeldBy walk,
+// in one walk for all of them.
+func (t *Table) NodeCounts() map[cluster.NodeID]NodeCount {
+	// Rows share owners and sets: count those first, nodes then.
+	type sets struct{ next, active *members }
+	owned, held := map[*Owner]int{}, map[sets]int{}
+	t.chunks(func(c *chunk) {
+		for i := range c.rows {
+			if r := &c.rows[i]; r.tenant != nil {
+				owned[r.owner]++
+				held[sets{r.next, r.active}]++
+			}
+		}
+	})
+	out := map[cluster.NodeID]NodeCount{}
+	for o, n := range owned {
+		if o != nil {
+			c := out[o.Node]
+			c.Owned += n
+			out[o.Node] = c
+		}
+	}
+	for s, n := range held {
+		add := func(id cluster.NodeID) {
+			c := out[id]
+			c.Held += n
+			out[id] = c
+		}
+		for _, m := range (Set{s.next}).Members() {
+			add(m.Node)
+		}
+		for _, m := range (Set{s.active}).Members() {
+			if !(Set{s.next}).Has(m.Node) {
+				add(m.Node)
+			}
+		}
+	}
+	return out
+}
+
+// chunks shows every chunk of rows to see, which may not keep it: it runs under
+// the read lock, which is let go of every walkChunks chunks.
+func (t *Table) chunks(see func(*chunk)) {
+	for at, more := 0, true; more; at += walkChunks {
+		more = t.someChunks(at, see)
+	}
+}
+
+// someChunks is one step of chunks; it reports whether there are more.
+func (t *Table) someChunks(at int, see func(*chunk)) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	chunks := t.s.rows.chunks
+	to := min(at+walkChunks, len(chunks))
+	if at >= to {
+		return false
+	}
+	for _, c := range chunks[at:to] {
+		see(c)
+	}
+	return to < len(chunks)
+}
+
 func (t *Table) walk(want func(*row) bool) iter.Seq[Facet] {
 	return func(yield func(Facet) bool) {
 		var found []Facet
 		for at := 0; ; at += walkChunks {
 			found = found[:0]
-			t.mu.RLock()
-			chunks := t.s.rows.chunks
-			if at >= len(chunks) {
-				t.mu.RUnlock()
-				return
-			}
-			for _, c := range chunks[at:min(at+walkChunks, len(chunks))] {
+			more := t.someChunks(at, func(c *chunk) {
 				for i := range c.rows {
 					if r := &c.rows[i]; r.tenant != nil && want(r) {
 						found = append(found, r.value())
 					}
 				}
-			}
-			t.mu.RUnlock()
+			})
 			for _, f := range found {
 				if !yield(f) {
 					return
 				}
+			}
+			if !more {
+				return
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -272,8 +273,9 @@ func TestWaitAndWatch(t *testing.T) {
 		if len(done) != 0 {
 			t.Fatal("woke too early")
 		}
-		if _, all := w.Take(); all || len(w.Wake()) != 0 {
-			t.Error("a node is not a changed facet")
+		<-w.Wake()
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{Nodes: true, Index: 1}) {
+			t.Errorf("after a registration %+v", got)
 		}
 		apply(2, Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1), Set: setOf("n1", 1)},
 			Create{Name: name("acme", "a"), Incarnation: incarnation(2), Owner: owner("n1", 1), Set: setOf("n1", 1)},
@@ -289,18 +291,28 @@ func TestWaitAndWatch(t *testing.T) {
 			t.Errorf("cancelled wait: %v", err)
 		}
 		<-w.Wake()
-		if got, all := w.Take(); all || fmt.Sprint(got) != fmt.Sprint([]facet.Incarnation{incarnation(1), incarnation(1)}) {
-			t.Errorf("changed %v, all %v", got, all)
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{Rows: []facet.Incarnation{incarnation(1), incarnation(1)}, Index: 2}) {
+			t.Errorf("changes %+v", got)
 		}
 		// A reader that does not take is told to look at everything.
-		index := uint64(2)
+		index := uint64(4)
+		apply(3, Renew{})
+		apply(4, SetNode{"n1", NodeActive})
+		if got := w.Take(); len(w.Wake()) != 0 || !reflect.DeepEqual(got, Changes{Index: 4}) {
+			t.Errorf("entries that change nothing rang, or told %+v", got)
+		}
+		if late := tab.Watch(); late.Take().Index != 4 {
+			t.Error("a watcher begins at the entry applied last")
+		} else {
+			late.Close()
+		}
 		for e := facet.Epoch(1); e <= MaxPendingChanges+1; e++ {
 			index++
 			apply(index, Acquire{Incarnation: incarnation(1), Owner: owner("n1", 1), Expected: e})
 		}
 		<-w.Wake()
-		if got, all := w.Take(); !all || len(got) != 0 {
-			t.Errorf("%d changes, all %v", len(got), all)
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{All: true, Index: index}) {
+			t.Errorf("%d changes, all %v, index %d of %d", len(got.Rows), got.All, got.Index, index)
 		}
 		var buf bytes.Buffer
 		if _, err := tab.Freeze().WriteTo(&buf); err != nil {
@@ -310,15 +322,59 @@ func TestWaitAndWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-w.Wake()
-		if _, all := w.Take(); !all {
-			t.Error("a restored table is news")
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{All: true, Nodes: true, Index: index}) {
+			t.Errorf("a restored table told %+v", got)
+		}
+		apply(index+1, SetNode{"n1", NodeDraining})
+		<-w.Wake()
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{Nodes: true, Index: index + 1}) {
+			t.Errorf("a drained node told %+v", got)
 		}
 		w.Close()
-		apply(index+1, Delete{Incarnation: incarnation(1)})
+		apply(index+2, Delete{Incarnation: incarnation(1)})
 		if len(w.Wake()) != 0 {
 			t.Error("a closed watcher rang")
 		}
 	})
+}
+
+// TestIndexCoversWhatWasTold takes while entries are applied: at every moment
+// the changes told so far are all there were up to the index told with them.
+func TestIndexCoversWhatWasTold(t *testing.T) {
+	tab := NewTable()
+	const n, rounds = 50, 400
+	fill(t, tab, n, oneTenant)
+	base := tab.Applied()
+	w := tab.Watch()
+	defer w.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		epochs := [n]facet.Epoch{}
+		for i := range rounds {
+			row := i % n
+			epochs[row]++
+			// Entry base+1+i changes row i%n and nothing else.
+			_, err := tab.ApplyCommands(base+1+uint64(i), Acquire{Incarnation: incarnation(uint32(row)), Owner: owner("n1", 1), Expected: epochs[row]})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	told := 0
+	for told < rounds {
+		<-w.Wake()
+		news := w.Take()
+		for _, id := range news.Rows {
+			if id != incarnation(uint32(told%n)) {
+				t.Fatalf("change %d is of %v", told, id)
+			}
+			told++
+		}
+		if news.Index != base+uint64(told) {
+			t.Fatalf("index %d after %d changes since %d", news.Index, told, base)
+		}
+	}
+	wg.Wait()
 }
 
 // TestSharedValuesAreSwept restarts a node many times: what the rows share must

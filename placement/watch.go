@@ -21,15 +21,12 @@ type waiter struct {
 	done  chan struct{}
 }
 
-func (w *watchers) publish(index uint64, changed []facet.Incarnation) {
+func (w *watchers) publish(index uint64, changed []facet.Incarnation, nodes bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wake(index)
-	if len(changed) == 0 {
-		return
-	}
 	for x := range w.all {
-		x.add(changed)
+		x.add(index, changed, nodes)
 	}
 }
 
@@ -39,7 +36,7 @@ func (w *watchers) reset(index uint64) {
 	defer w.mu.Unlock()
 	w.wake(index)
 	for x := range w.all {
-		x.overflow()
+		x.overflow(index)
 	}
 }
 
@@ -84,17 +81,36 @@ type Watcher struct {
 	table *Table
 	wake  chan struct{}
 
-	mu      sync.Mutex
-	changed []facet.Incarnation // guarded by mu
-	all     bool                // guarded by mu
+	mu   sync.Mutex
+	news Changes // guarded by mu; since the last Take
+}
+
+// Changes is what a Watcher collected.
+type Changes struct {
+	// Rows are the incarnations whose rows changed, in order, some of them
+	// perhaps more than once. A row is applied before it is told here.
+	Rows []facet.Incarnation
+	// All says that too much changed to tell, or that the table was replaced:
+	// look at every row.
+	All bool
+	// Nodes says that a node was registered, changed or removed.
+	Nodes bool
+	// Index is a place in the log: every change up to it was told in these
+	// Changes or in earlier ones. It may lag behind Table.Applied, and never
+	// runs ahead of what was told, so a reader that has acted on Rows may say
+	// that it is up to Index (rule R40). It goes up without a wake when an
+	// entry changed nothing.
+	Index uint64
 }
 
 // Watch begins to collect changes. A reader watches first and walks the table
-// then, so it misses nothing. Close ends it.
+// then, so it misses nothing: Index begins with what the walk must see. Close
+// ends it.
 func (t *Table) Watch() *Watcher {
 	w := &Watcher{table: t, wake: make(chan struct{}, 1)}
 	t.watch.mu.Lock()
 	defer t.watch.mu.Unlock()
+	w.news.Index = t.watch.applied
 	if t.watch.all == nil {
 		t.watch.all = map[*Watcher]struct{}{}
 	}
@@ -105,15 +121,13 @@ func (t *Table) Watch() *Watcher {
 // Wake receives after something changed since the last Take.
 func (w *Watcher) Wake() <-chan struct{} { return w.wake }
 
-// Take gives the incarnations that changed since the last Take, in order, some
-// of them perhaps more than once. all says that too much changed to tell: look
-// at the whole table. A row is always applied before it is told here.
-func (w *Watcher) Take() (changed []facet.Incarnation, all bool) {
+// Take gives what changed since the last Take.
+func (w *Watcher) Take() Changes {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	changed, all = w.changed, w.all
-	w.changed, w.all = nil, false
-	return changed, all
+	news := w.news
+	w.news = Changes{Index: news.Index}
+	return news
 }
 
 // Close ends the watch. It may be called twice.
@@ -123,22 +137,27 @@ func (w *Watcher) Close() {
 	delete(w.table.watch.all, w)
 }
 
-func (w *Watcher) add(changed []facet.Incarnation) {
+func (w *Watcher) add(index uint64, changed []facet.Incarnation, nodes bool) {
 	w.mu.Lock()
-	if !w.all {
-		if len(w.changed)+len(changed) > MaxPendingChanges {
-			w.changed, w.all = nil, true
-		} else {
-			w.changed = append(w.changed, changed...)
-		}
+	n := &w.news
+	n.Index = index
+	n.Nodes = n.Nodes || nodes
+	switch {
+	case n.All:
+	case len(n.Rows)+len(changed) > MaxPendingChanges:
+		n.Rows, n.All = nil, true
+	default:
+		n.Rows = append(n.Rows, changed...)
 	}
 	w.mu.Unlock()
-	w.ring()
+	if len(changed) > 0 || nodes {
+		w.ring()
+	}
 }
 
-func (w *Watcher) overflow() {
+func (w *Watcher) overflow(index uint64) {
 	w.mu.Lock()
-	w.changed, w.all = nil, true
+	w.news = Changes{All: true, Nodes: true, Index: index}
 	w.mu.Unlock()
 	w.ring()
 }
