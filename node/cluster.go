@@ -29,7 +29,7 @@ func (n *Node) openCluster() (err error) {
 		if n.peers, err = peer.Listen(peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
-			Handler: n.keeper, Snapshots: n.keeper, Placement: leaderDoor{n}, Orders: orders{n}, Acks: &n.acks,
+			Handler: n.keeper, Snapshots: n.keeper, Placement: &n.door, Acks: &n.acks,
 			Answer: n.answer, Log: n.log,
 		}); err != nil {
 			return err
@@ -117,9 +117,7 @@ func (n *Node) member() cluster.Member {
 func (n *Node) watchView() {
 	for {
 		changed := n.gossip.Changed()
-		v := n.gossip.View()
-		n.view.Store(&v)
-		n.consensus().SetView(n.withoutRemoved(v))
+		n.refreshView()
 		select {
 		case <-changed:
 		case <-n.ctx.Done():
@@ -128,12 +126,23 @@ func (n *Node) watchView() {
 	}
 }
 
+func (n *Node) refreshView() {
+	if n.gossip == nil {
+		return
+	}
+	v := n.gossip.View()
+	n.view.Store(&v)
+	n.consensus().SetView(n.withoutRemoved(v))
+}
+
 // withoutRemoved leaves out members that are gone and that the table does not know:
 // they were removed for good, or never came in.
 func (n *Node) withoutRemoved(v cluster.View) cluster.View {
 	kept := make([]cluster.Member, 0, len(v.Members))
 	for _, m := range v.Members {
-		if _, known := n.table.Node(m.ID); known || m.Status != cluster.StatusGone {
+		_, known := n.table.Node(m.ID)
+		_, removed := n.removed.Load(m.ID)
+		if known || m.Status != cluster.StatusGone && !removed {
 			kept = append(kept, m)
 		}
 	}
@@ -170,7 +179,10 @@ func (n *Node) enter(ctx context.Context) error {
 			return fmt.Errorf("tell gossip the cluster: %w", err)
 		}
 	}
-	return n.register(ctx, id)
+	if err := n.register(ctx, id); err != nil {
+		return err
+	}
+	return n.dir.rejoined()
 }
 
 // register announces this process life (rules R2, R3). The table must know it
@@ -256,7 +268,11 @@ func (n *Node) follow(w *placement.Watcher) {
 		c := w.Take()
 		n.owners.Changed(c.Rows, c.All || c.Nodes)
 		n.told.Store(c.Index) // R40: every session here has heard
-		n.lease.Told()
+		n.holder.Wake()
+		if _, known := n.table.Node(n.dir.Node); c.Nodes && !known {
+			n.fail(errors.New("this node was removed from the cluster; its data stay in its directory, and an empty directory may join again"))
+			return
+		}
 		select {
 		case <-w.Wake():
 		case <-n.ctx.Done():

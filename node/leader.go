@@ -14,8 +14,8 @@ import (
 
 // The ways of a command into the placement log. Most go through consensus, which
 // batches them and forwards them to whoever leads. Those that only the leader may
-// judge (an ACTIVATE waits for a lease to be over, rule R21; a registration too,
-// R3) go to the leader's Judge, here or over the peer port.
+// judge (an ACTIVATE waits for a lease to be over, rule R21; a tombstone, R47, and a
+// registration too, R3) go to the leader's Judge, here or over the peer port.
 
 // propose brings one command into the log and returns its result as the leader
 // gave it.
@@ -27,7 +27,7 @@ func (n *Node) propose(ctx context.Context, c placement.Command) (placement.Resu
 }
 
 func judged(k placement.Kind) bool {
-	return k == placement.KindActivate || k == placement.KindRegisterNode
+	return k == placement.KindActivate || k == placement.KindRegisterNode || k == placement.KindTomb
 }
 
 // proposeJudged asks whoever leads, again while nobody does. The commands may be
@@ -100,80 +100,4 @@ func (n *Node) forward(ctx context.Context, leader cluster.NodeID, _ string, com
 		}
 	}
 	return out, nil
-}
-
-// leaderDoor serves what other nodes ask of the placement leader: peer.Placement.
-type leaderDoor struct{ n *Node }
-
-// Renew implements peer.Placement.
-func (d leaderDoor) Renew(from *peer.Caller, r peer.RenewRequest, reply func(peer.Grant, error)) {
-	if d.n.grants == nil {
-		reply(peer.Grant{}, &peer.NotLeaderError{})
-		return
-	}
-	d.n.renew(from.Remote(), r, reply)
-}
-
-// Propose implements peer.Placement. Judged commands come one by one and wait on
-// their own; all others of a call are one proposal.
-func (d leaderDoor) Propose(from *peer.Caller, commands [][]byte, reply func(int, []byte, error)) {
-	n := d.n
-	if n.grants == nil || n.consensus() == nil {
-		for i := range commands {
-			reply(i, nil, &peer.NotLeaderError{})
-		}
-		return
-	}
-	var plain [][]byte
-	var numbers []int
-	for i, c := range commands {
-		if len(c) == 0 || !judged(placement.Kind(c[0])) {
-			plain, numbers = append(plain, c), append(numbers, i)
-			continue
-		}
-		n.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, judgeTimeout)
-			defer cancel()
-			out, err := n.grants.Judge(ctx, c)
-			reply(i, out, proposeError(err))
-		})
-	}
-	if len(plain) == 0 {
-		return
-	}
-	n.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, judgeTimeout)
-		defer cancel()
-		out, err := n.consensus().Accept(ctx, from.Remote().Node, plain)
-		for k, i := range numbers {
-			if err != nil {
-				reply(i, nil, proposeError(err))
-			} else {
-				reply(i, out[k], nil)
-			}
-		}
-	})
-}
-
-// judgeTimeout bounds one proposal at the leader: a lease to wait out and an entry.
-const judgeTimeout = 8 * time.Second
-
-// proposeError tells an error of consensus in the words of the peer port.
-func proposeError(err error) error {
-	var not *consensus.NotLeaderError
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, consensus.ErrUnknownOutcome): // first: it may wrap the end of a context
-		return fmt.Errorf("%w: %w", peer.ErrUnknownOutcome, err)
-	case errors.As(err, &not):
-		return &peer.NotLeaderError{Leader: not.Leader}
-	case errors.Is(err, consensus.ErrNotLeader):
-		return &peer.NotLeaderError{}
-	case errors.Is(err, consensus.ErrInvalid):
-		return fmt.Errorf("%w: %w", peer.ErrInvalid, err)
-	case errors.Is(err, consensus.ErrNotSent), errors.Is(err, consensus.ErrClosed), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w: %w", peer.ErrBusy, err)
-	}
-	return fmt.Errorf("%w: %w", peer.ErrUnknownOutcome, err)
 }

@@ -42,7 +42,10 @@ type Node struct {
 	peers    *peer.Transport // nil for a node that is alone
 	gossip   *gossip.Gossip  // nil for a node that is alone
 	view     atomic.Pointer[cluster.View]
+	removed  sync.Map // of cluster.NodeID: removed while this node led
 	acks     acks
+	door     door
+	court    *lease.Server
 	rows     *proposals
 	holder   *lease.Holder
 	grants   *lease.Grants
@@ -51,12 +54,16 @@ type Node struct {
 	native   *native.Server
 	limits   engine.Limits
 
+	counts counts
+
 	told atomic.Uint64 // placement index of which every session here was told (R40)
 
 	listener net.Listener
 	server   *http.Server
 	handler  atomic.Pointer[http.Handler] // nil while the node starts
 	started  time.Time
+
+	stalled bool // of reconcile: the lease is paused because the disk stalls
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
@@ -337,7 +344,7 @@ func (n *Node) stopCluster() error {
 		errs = append(errs, n.holder.Close())
 	}
 	if n.grants != nil {
-		errs = append(errs, n.grants.Close())
+		errs = append(errs, n.grants.Close(), n.court.Close())
 	}
 	if r := n.consensus(); r != nil {
 		errs = append(errs, r.Close())

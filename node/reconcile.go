@@ -12,6 +12,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/steward"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -19,6 +20,8 @@ const (
 	// reconcileEvery is how often a node compares the table with what it holds
 	// when nothing wakes it, and looks whether the commit log can be shortened.
 	reconcileEvery = 2 * time.Second
+	// copiesEvery is how often the copies here are compared with the table.
+	copiesEvery = 15 * time.Second
 	// trashEvery is how often deleted data past their grace period are removed.
 	trashEvery = 10 * time.Minute
 	// trashGrace is how long the files of deleted facets are kept.
@@ -43,7 +46,7 @@ func (n *Node) reconcile() {
 	n.finishDeletes()
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
-	lastTrash, trim := time.Time{}, trimming{}
+	lastTrash, lastSweep, trim := time.Time{}, time.Time{}, trimming{}
 	debug.FreeOSMemory() // what reading the logs needed
 	for {
 		select {
@@ -52,6 +55,11 @@ func (n *Node) reconcile() {
 		case <-tick.C:
 		}
 		n.collect()
+		n.watchDisk()
+		if time.Since(lastSweep) >= copiesEvery {
+			lastSweep = time.Now()
+			_ = n.keeper.Sweep(n.ctx) // it ends early only with the node
+		}
 		trim = n.giveBack(trim)
 		if time.Since(lastTrash) >= trashEvery {
 			lastTrash = time.Now()
@@ -87,6 +95,18 @@ func (n *Node) giveBack(t trimming) trimming {
 	return t
 }
 
+// watchDisk stops renewing the lease while this node's own log keeps sessions
+// waiting: others shall take its facets over (rule R32).
+func (n *Node) watchDisk() {
+	if n.owners.Stalled() {
+		n.holder.Pause()
+		n.stalled = true
+	} else if n.stalled {
+		n.holder.Unpause()
+		n.stalled = false
+	}
+}
+
 // emptyImports removes what imports left that a crash cut short.
 func (n *Node) emptyImports() {
 	if err := os.RemoveAll(filepath.Join(n.dir.path, "import")); err != nil {
@@ -94,14 +114,15 @@ func (n *Node) emptyImports() {
 	}
 }
 
-// finishDeletes completes deletions and imports that a crash cut short: rows that
-// are being deleted or were retired, and rows of an earlier process life that never
-// got their name.
+// finishDeletes completes deletions and imports that a crash of this node cut short:
+// rows that are being deleted or were retired, and rows of an earlier process life
+// that never got their name. A row is only ever deleted or retired by the process
+// that served it last, after its session was closed, so nobody can acknowledge
+// anything of it any more (rule R47).
 func (n *Node) finishDeletes() {
 	var rows []placement.Facet
 	for f := range n.table.HeldBy(n.dir.Node) {
-		gone := f.State == placement.Deleting || f.State == placement.Retired
-		if gone || !f.Bound && f.Owner.Boot != n.boot {
+		if gone(f) || !f.Bound && f.Owner.Node == n.dir.Node && f.Owner.Boot != n.boot {
 			rows = append(rows, f)
 		}
 	}
@@ -112,12 +133,11 @@ func (n *Node) finishDeletes() {
 	}
 }
 
+// forget takes a row away that leads nowhere. The copies go when their nodes see the
+// tombstone.
 func (n *Node) forget(ctx context.Context, f placement.Facet) error {
 	row := n.rows.row(f)
 	if err := n.rows.Delete(ctx, row); err != nil {
-		return err
-	}
-	if err := n.ownCopy(row).Tomb(ctx); err != nil {
 		return err
 	}
 	return n.rows.Tomb(ctx, f.Incarnation)
@@ -142,25 +162,37 @@ func (n *Node) collect() {
 }
 
 // checkpoint brings a facet's committed pages to its file: by its owner if it is
-// open, else by its replica, while its desk keeps others from opening it.
+// open, else by its replica, while its desk keeps others from opening it. A copy that
+// does not know what of it is committed has the owner asked, who tells when the facet
+// goes to rest again.
 func (n *Node) checkpoint(id facet.Incarnation) {
 	r, err := n.replicas.Replica(id)
 	if err != nil {
 		return // deleted meanwhile
 	}
 	f, ok := n.table.ByIncarnation(id)
+	mine := ok && f.Bound && f.Owner.Node == n.dir.Node
 	switch {
-	case ok && f.Bound && n.owners.CheckpointSoon(f.Name):
+	case mine && n.owners.CheckpointSoon(f.Name):
 		return
-	case ok && f.Bound:
+	case mine:
 		err = n.owners.Closed(n.ctx, f.Name, func() error { return r.CheckpointIdle(n.ctx) })
 	default:
 		err = r.CheckpointIdle(n.ctx)
 	}
-	if errors.Is(err, facet.ErrCorrupt) || errors.Is(err, replica.ErrDamaged) {
+	switch {
+	case errors.Is(err, facet.ErrCorrupt), errors.Is(err, replica.ErrDamaged):
 		return // said loudly when it was found; it keeps its part of the log until it is replaced
-	}
-	if err != nil && n.ctx.Err() == nil {
+	case errors.Is(err, replica.ErrOpen), errors.Is(err, facet.ErrNotOwner), err == nil, errors.Is(err, replica.ErrNotKnown):
+	case n.ctx.Err() == nil:
 		n.log.Warn("checkpoint facet", "incarnation", id.String(), "error", err)
+		return
+	}
+	if ok && f.Bound && !f.Owner.IsZero() && !gone(f) && r.Meta().Entries > 0 {
+		ctx, cancel := context.WithTimeout(n.ctx, wakeTimeout)
+		defer cancel()
+		if err := n.order(ctx, f.Owner.Node, steward.Order{Kind: steward.Wake, Incarnation: id, Epoch: f.Epoch}); err != nil {
+			n.log.Debug("ask the owner what is committed", "facet", f.Name.String(), "error", err)
+		}
 	}
 }

@@ -115,6 +115,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 		}
 	}
 	d.m.sessions.add(s)
+	d.m.lease.Wake()
 	// The row may have changed before the session could be told of changes.
 	s.lookAtRow()
 	return s, nil

@@ -110,12 +110,15 @@ type Lease interface {
 	// Valid is the last test before an answer leaves (rule R33). It is called for
 	// every read and must be quick.
 	Valid() bool
+	// Wake tells that there is a session to use it.
+	Wake()
 }
 
 // noLease has every read ask a majority (rule R34).
 type noLease struct{}
 
 func (noLease) Valid() bool { return false }
+func (noLease) Wake()       {}
 
 func notOwner(row *Row) error {
 	return &facet.Error{
