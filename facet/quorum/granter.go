@@ -254,6 +254,23 @@ func (g *Granter) Forget(boot BootID, now Instant) bool {
 	return true
 }
 
+// OverAt is when the lease of a process life is over at the latest, unless it is
+// granted again (R38). One that was not granted in this term may hold a grant of
+// an earlier one (R39). ok is false while this node does not lead.
+func (g *Granter) OverAt(boot BootID) (at Instant, ok bool) {
+	if !g.leading {
+		return Never, false
+	}
+	h := g.holders[boot]
+	switch {
+	case h == nil:
+		return g.won.Add(g.ttl + g.margin), true
+	case h.over:
+		return g.won, true
+	}
+	return h.granted.Add(g.ttl + g.margin), true
+}
+
 // MayActivate reports whether ACTIVATE of the facet may be proposed now (R21): the
 // holder that was activated last does not serve it any more. Serving says that
 // there was one; it is false for a facet never activated and for one whose holder

@@ -130,12 +130,12 @@ func (k *Keeper) serveRoom() {
 		timer.Reset(time.Until(next))
 		select {
 		case <-w.Wake():
-			changed, all := w.Take()
-			if all {
+			changes := w.Take()
+			if changes.All {
 				k.look(k.room.everybody())
 				continue
 			}
-			for _, id := range changed {
+			for _, id := range changes.Rows {
 				k.look(k.room.at(id))
 			}
 		case <-k.room.kick:

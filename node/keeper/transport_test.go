@@ -118,17 +118,11 @@ func TestOverTheWire(t *testing.T) {
 		}
 
 		b.barrier()
-		sn, err := func() (interface {
-			ReadPage(uint32, []byte) error
-			Close()
-		}, error) {
-			b.commit()
-			return b.pages.Snapshot()
-		}()
+		b.commit()
+		sn, err := b.pages.Snapshot()
 		check(t, err)
 		_, base, err := p.SendSnapshot(ctx, b.offer(), sn)
-		sn.Close()
-		check(t, err)
+		check(t, errors.Join(err, sn.Close()))
 		if base != b.pages.Position() {
 			t.Errorf("installed %v, want %v", base, b.pages.Position())
 		}

@@ -1,0 +1,24 @@
+package lease
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/facetd/facetd/facet/quorum"
+)
+
+// BootTime is CLOCK_BOOTTIME. Go's own monotonic clock stops in suspend, and a
+// lease would outlive its end in it.
+func BootTime() quorum.Instant { return gettime(unix.CLOCK_BOOTTIME) }
+
+// readClocks reads what the watchdog compares.
+func readClocks() Reading {
+	return Reading{Boot: gettime(unix.CLOCK_BOOTTIME), Mono: gettime(unix.CLOCK_MONOTONIC), Raw: gettime(unix.CLOCK_MONOTONIC_RAW)}
+}
+
+func gettime(clock int32) quorum.Instant {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		panic("read clock: " + err.Error()) // these clocks are older than any kernel Go runs on
+	}
+	return quorum.Instant(ts.Nano())
+}
