@@ -441,4 +441,3 @@ var _ interface {
 	peer.Handler
 	peer.Installer
 } = (*Keeper)(nil)
-
