@@ -19,18 +19,21 @@ import (
 // openCluster opens what connects this node with others, and the placement log. A
 // node without a peer address is a cluster of size one with the same log.
 func (n *Node) openCluster() (err error) {
-	alone := n.cfg.PeerListen == ""
+	alone, on := n.alone(), n.cfg.Platform
 	cfg := consensus.Config{
-		ID: n.dir.Node, Dir: filepath.Join(n.dir.path, "raft"), Cluster: n.dir.cluster,
+		ID: n.dir.Node, Memory: on.Raft, Cluster: n.dir.cluster,
 		Bootstrap:    len(n.cfg.Join) == 0 && n.cfg.BootstrapExpect <= 1 && !n.dir.rejoining(),
 		StateMachine: n.table, Logger: n.log, Fatal: n.fail,
+	}
+	if on.Raft == nil {
+		cfg.Dir = filepath.Join(n.dir.path, raftDir)
 	}
 	if !alone {
 		if n.peers, err = peer.Listen(peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
 			Handler: n.keeper, Snapshots: n.keeper, Placement: &n.door, Acks: &n.acks,
-			Answer: n.answer, Log: n.log,
+			Answer: n.answer, Listener: on.PeerListener, Dial: on.PeerDial, Log: n.log,
 		}); err != nil {
 			return err
 		}
@@ -55,7 +58,7 @@ func (n *Node) openCluster() (err error) {
 	if n.gossip, err = gossip.Open(gossip.Config{
 		Self: n.member(), Cluster: n.dir.cluster, Label: n.cfg.ClusterName,
 		Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise, Join: n.cfg.Join,
-		Insecure: true, Logger: n.log,
+		Insecure: true, Network: on.Gossip, Logger: n.log,
 	}); err != nil {
 		return fmt.Errorf("open gossip: %w", err)
 	}
@@ -196,7 +199,7 @@ func (n *Node) register(ctx context.Context, id cluster.ID) error {
 	}
 	if err := n.patiently(ctx, func(ctx context.Context) error {
 		_, err := n.rows.do(ctx, placement.RegisterNode{
-			Node: n.dir.Node, Store: n.dir.store, Boot: n.boot, Machine: machineID(),
+			Node: n.dir.Node, Store: n.dir.store, Boot: n.boot, Machine: n.machine(),
 			API: n.advertised(), Peer: n.peerAdvertised(), Zone: n.cfg.Zone, Version: n.cfg.Version,
 			// A directory that never was registered may take the place of one that is
 			// lost: as another store, which is no member of anything (rule R3).

@@ -75,6 +75,9 @@ type Config struct {
 	// FacetBytes bounds the size of a database. Default 1 GiB.
 	FacetBytes int64
 
+	// Platform is what the node runs on. Default: this machine.
+	Platform *Platform
+
 	// Version is told to clients and peers.
 	Version string
 	// Logger gets what operators should know. Default slog.Default().
@@ -115,7 +118,7 @@ func (c *Config) fill() {
 func (c *Config) validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.Dir == "" {
+	if c.Dir == "" && c.Platform == nil {
 		bad("no data directory is given")
 	}
 	if !c.ID.IsZero() {
@@ -137,7 +140,7 @@ func (c *Config) validate() error {
 	if (c.PeerListen == "") != (c.GossipListen == "") {
 		bad("give a peer address and a gossip address, or neither")
 	}
-	if c.PeerListen == "" && (len(c.Join) > 0 || c.BootstrapExpect > 1) {
+	if c.PeerListen == "" && c.Platform == nil && (len(c.Join) > 0 || c.BootstrapExpect > 1) {
 		bad("a node that joins others needs a peer address and a gossip address")
 	}
 	if c.BootstrapExpect < 0 || c.BootstrapExpect > consensus.MaxExpect {

@@ -24,12 +24,13 @@ import (
 type dataDir struct {
 	path string
 	lock *os.File
-	identity
+	save func(Identity) error // where the identity is kept, when not in a file
+	Identity
 }
 
-// identity is node.json. A directory belongs to one node and one store for life
+// Identity is node.json: what a data directory says of itself. A directory belongs to one node and one store for life
 // (rule R3).
-type identity struct {
+type Identity struct {
 	Format  int            `json:"format"`
 	Node    cluster.NodeID `json:"node_id"`
 	Store   string         `json:"store_id"`
@@ -84,7 +85,7 @@ func (d *dataDir) identify(want cluster.NodeID) error {
 	case err != nil:
 		return fmt.Errorf("read identity: %w", err)
 	}
-	if err := json.Unmarshal(raw, &d.identity); err != nil {
+	if err := json.Unmarshal(raw, &d.Identity); err != nil {
 		return fmt.Errorf("read identity %s: %w", file, err)
 	}
 	if d.Format != dataFormat {
@@ -121,7 +122,10 @@ func (d *dataDir) join(id cluster.ID) error {
 }
 
 func (d *dataDir) write() error {
-	raw, err := json.MarshalIndent(&d.identity, "", "  ")
+	if d.save != nil {
+		return d.save(d.Identity)
+	}
+	raw, err := json.MarshalIndent(&d.Identity, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -142,7 +146,7 @@ func (d *dataDir) found(want cluster.NodeID) error {
 	if want == "" {
 		want = defaultNodeID
 	}
-	d.identity = identity{Format: dataFormat, Node: want, store: cluster.NewStoreID()}
+	d.Identity = Identity{Format: dataFormat, Node: want, store: cluster.NewStoreID()}
 	d.Store = d.store.String()
 	return d.write()
 }
@@ -173,7 +177,12 @@ func writeDurably(file string, content []byte) (err error) {
 }
 
 // Close lets another process have the directory.
-func (d *dataDir) Close() error { return d.lock.Close() }
+func (d *dataDir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	return d.lock.Close()
+}
 
 // machineID tells two boots on one machine from boots of a copied disk elsewhere
 // (rule R3). Where the system has none, the directory's lock still keeps a second

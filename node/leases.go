@@ -20,14 +20,15 @@ import (
 func (n *Node) openLeases() (err error) {
 	raft := n.consensus()
 	if n.grants, err = lease.NewGrants(lease.GrantsOptions{
-		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Logger: n.log,
+		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Clock: n.cfg.Platform.Clock, Logger: n.log,
 	}); err != nil {
 		return err
 	}
 	n.court = lease.NewServer(n.grants, raft.Accept)
 	n.door.Store(n.court)
 	if n.holder, err = lease.NewHolder(lease.HolderOptions{
-		Send: n.sendRenewal, Told: n.told.Load, Needed: n.needsLease, Logger: n.log,
+		Send: n.sendRenewal, Told: n.told.Load, Needed: n.needsLease,
+		Clock: n.cfg.Platform.Clock, Clocks: n.cfg.Platform.Clocks, Logger: n.log,
 	}); err != nil {
 		return err
 	}

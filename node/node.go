@@ -24,6 +24,7 @@ import (
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
 	"github.com/facetd/facetd/placement"
 )
@@ -93,16 +94,10 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
-	if n.dir, err = openDataDir(cfg.Dir, cfg.ID); err != nil {
+	if err := n.openMachine(); err != nil {
 		return n, err
 	}
-	// The port first: two nodes told to use one port should fail before they
-	// recover anything.
-	if n.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return n, fmt.Errorf("listen for clients: %w", err)
-	}
-	n.serve()
-	if cfg.PeerListen == "" {
+	if n.alone() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, startTimeout)
 		defer cancel()
@@ -124,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.wg.Go(n.reconcile)
 	n.open()
-	n.log.Info("node is ready", "node", string(n.dir.Node), "cluster", n.dir.Cluster, "api", n.Addr().String(),
+	n.log.Info("node is ready", "node", string(n.dir.Node), "cluster", n.dir.Cluster, "api", n.advertised(),
 		"facets", n.table.Counts().Facets, "start_ms", time.Since(n.started).Milliseconds())
 	return n, nil
 }
@@ -133,7 +128,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 func (n *Node) openStores() (err error) {
 	var report replica.Report
 	n.replicas, report, err = replica.Open(replica.Options{
-		FS: disk.OS(n.dir.path), Dir: "data", StoreID: [16]byte(n.dir.store),
+		FS: n.cfg.Platform.FS, Dir: "data", StoreID: [16]byte(n.dir.store),
 		LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
 	})
 	if err != nil {
@@ -211,6 +206,9 @@ func (n *Node) answerStarting(w http.ResponseWriter, r *http.Request) {
 
 // open lets clients in.
 func (n *Node) open() {
+	if n.listener == nil {
+		return // a platform without ports asks Service
+	}
 	n.native = native.New(svc{n}, native.Options{
 		Node: string(n.dir.Node), Cluster: n.dir.Cluster, Software: "facetd/" + n.cfg.Version, Log: n.log,
 	})
@@ -222,6 +220,28 @@ func (n *Node) open() {
 	})
 	n.handler.Store(&handler)
 }
+
+// openMachine takes hold of what the node runs on.
+func (n *Node) openMachine() (err error) {
+	if n.cfg.Platform != nil {
+		n.dir = &dataDir{Identity: n.cfg.Platform.Identity, save: n.cfg.Platform.Save}
+		return nil
+	}
+	if n.dir, err = openDataDir(n.cfg.Dir, n.cfg.ID); err != nil {
+		return err
+	}
+	n.cfg.Platform = &Platform{FS: disk.OS(n.dir.path)}
+	// The port first: two nodes told to use one port should fail before they
+	// recover anything.
+	if n.listener, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+		return fmt.Errorf("listen for clients: %w", err)
+	}
+	n.serve()
+	return nil
+}
+
+// alone reports whether the node can never have others beside it.
+func (n *Node) alone() bool { return n.cfg.PeerListen == "" }
 
 // admit says whether an ordinary commit would find room in the log (rule R15).
 func (n *Node) admit() error {
@@ -235,8 +255,16 @@ func (n *Node) admit() error {
 // admitBytes is the size of commit asked for: larger ones find the reserve.
 const admitBytes = 64 << 10
 
-// Addr is the address the API port is bound to.
-func (n *Node) Addr() net.Addr { return n.listener.Addr() }
+// Service is the node without its faces.
+func (n *Node) Service() service.Service { return svc{n} }
+
+// Addr is the address the API port is bound to, nil on a platform without ports.
+func (n *Node) Addr() net.Addr {
+	if n.listener == nil {
+		return nil
+	}
+	return n.listener.Addr()
+}
 
 // PeerAddr is the address the peer port is bound to, nil on a node that is alone.
 func (n *Node) PeerAddr() net.Addr {
@@ -251,7 +279,7 @@ func (n *Node) ID() cluster.NodeID { return n.dir.Node }
 
 // advertised is where clients are told to come.
 func (n *Node) advertised() string {
-	if n.cfg.Advertise != "" {
+	if n.cfg.Advertise != "" || n.listener == nil {
 		return n.cfg.Advertise
 	}
 	return n.Addr().String()
@@ -295,7 +323,7 @@ const (
 // was opened in part.
 func (n *Node) stop(ctx context.Context) error {
 	var errs []error
-	if n.owners != nil && n.handler.Load() != nil {
+	if n.owners != nil {
 		n.leave(ctx)
 	}
 	if n.native != nil {

@@ -109,6 +109,9 @@ func (n *Node) watchDisk() {
 
 // emptyImports removes what imports left that a crash cut short.
 func (n *Node) emptyImports() {
+	if n.dir.path == "" {
+		return
+	}
 	if err := os.RemoveAll(filepath.Join(n.dir.path, "import")); err != nil {
 		n.log.Warn("remove unfinished imports", "error", err)
 	}

@@ -132,6 +132,9 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 // tempDir makes a directory for one import, on the data directory's own disk. All
 // of them are removed when the node starts.
 func (n *Node) tempDir() (string, error) {
+	if n.dir.path == "" {
+		return "", facet.Errorf(facet.CodeUnavailable, "this node has no directory for imports")
+	}
 	base := filepath.Join(n.dir.path, "import")
 	err := os.MkdirAll(base, 0o700)
 	if err == nil {

@@ -110,9 +110,34 @@ func (k *Keeper) Stats() Stats {
 // Append implements peer.Handler: it puts one entry of a session into the copy
 // here (R7 to R10).
 func (k *Keeper) Append(from *peer.Caller, a *peer.AppendItem) {
-	if err := k.append(from.Remote(), a, from); err != nil {
+	err := k.append(from.Remote(), a, from)
+	if errors.Is(err, errBehind) && a.Entry.Kind == facet.KindBarrier {
+		k.await(from, a)
+		return
+	}
+	if err != nil {
 		from.Nacked(a.Entry.Incarnation, a.Epoch, a.Entry.Seq, err)
 	}
+}
+
+// await lets a barrier wait for the table to learn of its epoch: the first entry of
+// a new facet is often here before the log entry that made the facet has been
+// applied. Nothing of its session comes behind it before it is acknowledged. A
+// barrier has no pages, so it is cheap to keep.
+func (k *Keeper) await(from *peer.Caller, a *peer.AppendItem) {
+	item, entry := *a, *a.Entry
+	item.Entry = &entry
+	k.knock(&knock{
+		id: entry.Incarnation,
+		try: func() error {
+			err := k.append(from.Remote(), &item, from)
+			if errors.Is(err, errBehind) {
+				return errBehind
+			}
+			return err
+		},
+		no: func(err error) { from.Nacked(entry.Incarnation, item.Epoch, entry.Seq, err) },
+	})
 }
 
 func (k *Keeper) append(from peer.Remote, a *peer.AppendItem, ack replica.Acker) error {

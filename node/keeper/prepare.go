@@ -17,12 +17,21 @@ func (k *Keeper) Prepare(from *peer.Caller, s peer.Session, reply func(replica.P
 }
 
 func (k *Keeper) prepare(from peer.Remote, s peer.Session, reply func(replica.Promise, error)) {
-	err := k.promise(from, s, reply)
+	k.knock(&knock{
+		id:  s.Incarnation,
+		try: func() error { return k.promise(from, s, reply) },
+		no:  func(err error) { reply(replica.Promise{}, err) },
+	})
+}
+
+// knock tries x now, and lets it wait if the table is behind.
+func (k *Keeper) knock(x *knock) {
+	err := x.try()
 	if err == errBehind {
-		err = k.park(&knock{from: from, session: s, reply: reply})
+		err = k.park(x)
 	}
 	if err != nil {
-		reply(replica.Promise{}, err)
+		x.no(err)
 	}
 }
 
@@ -42,16 +51,16 @@ func (k *Keeper) promise(from peer.Remote, s peer.Session, reply func(replica.Pr
 	return k.store.PrepareFunc(id, s.Epoch, boot, func(p replica.Promise) { reply(p, nil) })
 }
 
-// knock is a PREPARE that waits for the table.
+// knock is a PREPARE or a barrier that waits for the table.
 type knock struct {
-	from    peer.Remote
-	session peer.Session
-	reply   func(replica.Promise, error)
-	until   time.Time
-	done    bool // answered; of the attendant
+	id    facet.Incarnation
+	try   func() error // errBehind: wait on; nil: the store answers
+	no    func(error)
+	until time.Time
+	done  bool // answered; of the attendant
 }
 
-// room holds the PREPAREs that wait for the table to learn of their epochs. One
+// room holds those that wait for the table to learn of their epochs. One
 // goroutine, the attendant, answers them all: it looks at those of a facet when
 // the table tells that its row has changed.
 //
@@ -73,7 +82,7 @@ func (r *room) init() {
 	r.of = make(map[facet.Incarnation][]*knock)
 }
 
-// park lets a PREPARE wait.
+// park lets one wait.
 func (k *Keeper) park(x *knock) error {
 	r := &k.room
 	x.until = time.Now().Add(PrepareWait)
@@ -89,8 +98,7 @@ func (k *Keeper) park(x *knock) error {
 	r.n++
 	r.order = append(r.order, x)
 	r.fresh = append(r.fresh, x)
-	id := x.session.Incarnation
-	r.of[id] = append(r.of[id], x)
+	r.of[x.id] = append(r.of[x.id], x)
 	r.mu.Unlock()
 	k.counts.parked.Add(1)
 	select {
@@ -146,13 +154,13 @@ func (k *Keeper) serveRoom() {
 	}
 }
 
-// look tries the PREPAREs given again.
+// look tries those given again.
 func (k *Keeper) look(list []*knock) {
 	for _, x := range list {
 		if x.done {
 			continue
 		}
-		if err := k.promise(x.from, x.session, x.reply); err != errBehind {
+		if err := x.try(); err != errBehind {
 			k.answer(x, err)
 		}
 	}
@@ -162,7 +170,7 @@ func (k *Keeper) look(list []*knock) {
 func (k *Keeper) answer(x *knock, err error) {
 	k.room.leave(x)
 	if err != nil {
-		x.reply(replica.Promise{}, err)
+		x.no(err)
 	}
 }
 
@@ -232,8 +240,7 @@ func (r *room) leave(x *knock) {
 	defer r.mu.Unlock()
 	x.done = true
 	r.n--
-	id := x.session.Incarnation
-	list := r.of[id]
+	list := r.of[x.id]
 	for i, y := range list {
 		if y == x {
 			list = append(list[:i], list[i+1:]...)
@@ -241,8 +248,8 @@ func (r *room) leave(x *knock) {
 		}
 	}
 	if len(list) == 0 {
-		delete(r.of, id)
+		delete(r.of, x.id)
 	} else {
-		r.of[id] = list
+		r.of[x.id] = list
 	}
 }
