@@ -68,11 +68,7 @@ func (c *childNode) Restart(ctx context.Context, idleAfter time.Duration) (time.
 	cmd := exec.Command(self, args...)
 	cmd.Stderr = log
 	ownGroup(cmd) // Ctrl-C is for this process, which stops the child when it is done
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "FACETD_") { // settings for this command are not the child's
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
+	cmd.Env = childEnv()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return 0, err

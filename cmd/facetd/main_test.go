@@ -19,6 +19,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if mode := os.Getenv(stubMode); mode != "" {
+		os.Exit(stub(mode))
+	}
 	testscript.Main(m, map[string]func(){"facetd": main})
 }
 

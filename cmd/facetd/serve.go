@@ -10,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -86,15 +89,21 @@ func serveCommand() *command {
 		long: `Runs one node until SIGINT or SIGTERM, which stop it gracefully within 10 s; a
 second signal stops it at once. Either way nothing that was acknowledged is lost.
 
+A cluster begins when the number of nodes that --bootstrap-expect names have found
+each other through --join, all of them with the same number. Nodes that come later
+say --join only. Data directory and --node-id belong together for life.
+
 This version knows no tokens yet: --insecure is needed and lets everybody who
-reaches the port use every facet. It runs alone, too: --join and a
---bootstrap-expect above 1 come with clustering.
+reaches the ports use every facet.
 
 Settings come from flags, then the environment (FACETD_DATA for --data), then the
 file --config names, then the defaults.`,
 		examples: []string{
 			"facetd serve --insecure --node-id n1 --data /var/lib/facetd",
 			"facetd serve --insecure --config /etc/facetd.conf",
+			"facetd serve --insecure --node-id n1 --data /var/lib/facetd --listen 10.0.0.1:7400 \\",
+			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 \\",
+			"    --join 10.0.0.1:7402,10.0.0.2:7402,10.0.0.3:7402 --bootstrap-expect 3",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			var id string
@@ -102,12 +111,12 @@ file --config names, then the defaults.`,
 			fs.StringVar(&id, "node-id", "", "`ID` of the node, for life (default: the one in the data directory, or node-1)")
 			fs.StringVar(&n.cfg.Dir, "data", "", "data directory `DIR`; needed")
 			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "`ADDR` of the API")
-			fs.StringVar(&n.cfg.PeerListen, "peer-listen", "", "`ADDR` for other nodes (default: not used by one node)")
-			fs.StringVar(&n.cfg.GossipListen, "gossip-listen", "", "`ADDR` for gossip (default: not used by one node)")
+			fs.StringVar(&n.cfg.PeerListen, "peer-listen", "", "`ADDR` for other nodes (default in a cluster: that of the API, port + 1)")
+			fs.StringVar(&n.cfg.GossipListen, "gossip-listen", "", "`ADDR` for gossip, TCP and UDP (default in a cluster: that of the API, port + 2)")
 			fs.StringVar(&n.cfg.Advertise, "advertise", "", "`ADDR` clients are sent to (default: that of the API)")
-			fs.Var(&join, "join", "join the nodes at `ADDR,…`; comes with clustering")
-			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 1, "number `N` of nodes that make up a new cluster; only 1 until clustering comes")
-			fs.IntVar(&n.cfg.Replicas, "replicas", 1, "number `N` of nodes that keep a new facet; only 1 until clustering comes")
+			fs.Var(&join, "join", "find the cluster by the gossip addresses `ADDR,…` of some of its nodes; this one may be among them")
+			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 0, "begin a cluster when `N` nodes that say the same have met (default 1; with --join: never)")
+			fs.IntVar(&n.cfg.Replicas, "replicas", 0, "keep `N` copies of a new facet (default 3, where there are as many nodes)")
 			fs.StringVar(&n.cfg.Zone, "zone", "", "failure `ZONE` of the node")
 			fs.BoolVar(&n.cfg.Insecure, "insecure", false, "let everybody in; needed, because this version knows no tokens")
 			n.declare(fs)
@@ -115,8 +124,10 @@ file --config names, then the defaults.`,
 				switch {
 				case n.cfg.Dir == "":
 					return usagef("serve needs --data DIR")
-				case len(join) > 0 || n.cfg.BootstrapExpect > 1 || n.cfg.Replicas > 1:
-					return usagef("more than one node comes with clustering; this version runs alone: leave out --join, --bootstrap-expect and --replicas")
+				case n.cfg.BootstrapExpect < 0 || n.cfg.Replicas < 0:
+					return usagef("--bootstrap-expect and --replicas are not negative")
+				case n.cfg.BootstrapExpect > 1 && len(join) == 0:
+					return usagef("--bootstrap-expect %d needs --join with the addresses of the other nodes", n.cfg.BootstrapExpect)
 				case !n.cfg.Insecure:
 					return usagef("this version knows no tokens: say --insecure to let everybody who reaches the port use every facet, and keep the port private")
 				}
@@ -126,6 +137,11 @@ file --config names, then the defaults.`,
 						return usagef("--node-id: %v", err)
 					}
 				}
+				if n.cfg.Join = join; len(join) > 0 {
+					if err := n.clusterPorts(); err != nil {
+						return err
+					}
+				}
 				if err := n.finish(p); err != nil {
 					return err
 				}
@@ -133,7 +149,9 @@ file --config names, then the defaults.`,
 				if !loopback(n.cfg.Listen) {
 					warning += ", and the port is not on loopback"
 				}
-				n.cfg.Logger.Warn(warning, "listen", n.cfg.Listen)
+				if _, told := p.env(underDev); !told {
+					n.cfg.Logger.Warn(warning, "listen", n.cfg.Listen)
+				}
 				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) {
 					fmt.Fprintf(w, "ready: node %s at http://%s/\n", nd.ID(), nd.Addr())
 				})
@@ -142,30 +160,58 @@ file --config names, then the defaults.`,
 	}
 }
 
+// clusterPorts fills in the addresses for other nodes where none are given.
+func (n *nodeFlags) clusterPorts() error {
+	host, text, err := net.SplitHostPort(n.cfg.Listen)
+	if err != nil {
+		return usagef("--listen: %v", err)
+	}
+	port, err := strconv.Atoi(text)
+	for i, addr := range []*string{&n.cfg.PeerListen, &n.cfg.GossipListen} {
+		if *addr != "" {
+			continue
+		}
+		if err != nil || port == 0 || port+i+1 > 1<<16-1 {
+			return usagef("with --listen %s, --peer-listen and --gossip-listen are needed", n.cfg.Listen)
+		}
+		*addr = net.JoinHostPort(host, strconv.Itoa(port+i+1))
+	}
+	return nil
+}
+
 func devCommand() *command {
 	n := &nodeFlags{defaultLevel: slog.LevelWarn}
 	return &command{
 		name: "dev", short: "start a node on this machine, for trying and developing",
 		long: `Runs a node on loopback, without tokens, and prints how to reach it. Data stay in
 the data directory; delete it to begin anew. What is acknowledged is on disk: kill
-it any time.`,
-		examples: []string{"facetd dev", "facetd dev --data /tmp/try --listen 127.0.0.1:9000"},
+it any time.
+
+With --nodes N it runs a cluster of N, each a process of its own with its data in
+DIR/node-k: node k listens at port + 10*(k-1), for its peers and for gossip at the
+two ports after it. What a node writes stands behind its name. When one ends, or is
+killed, the others go on; all of them end with this command.`,
+		examples: []string{"facetd dev", "facetd dev --nodes 3", "facetd dev --data /tmp/try --listen 127.0.0.1:9000"},
 		setup: func(fs *flag.FlagSet) action {
 			fs.StringVar(&n.cfg.Dir, "data", "./facetd-data", "data directory `DIR`")
 			fs.StringVar(&n.cfg.Listen, "listen", "127.0.0.1:7400", "loopback `ADDR` of the API")
-			nodes := fs.Int("nodes", 1, "number `N` of nodes to run; more than one comes with clustering")
+			nodes := fs.Int("nodes", 1, "number `N` of nodes to run")
 			n.declare(fs)
 			return func(ctx context.Context, p *program, _ []string) error {
 				switch {
-				case *nodes < 1:
-					return usagef("--nodes is %d; write 1", *nodes)
-				case *nodes > 1:
-					return usagef("--nodes %d comes with clustering; this version runs one node: leave it out", *nodes)
+				case *nodes < 1 || *nodes > maxDevNodes:
+					return usagef("--nodes is %d; write 1 to %d", *nodes, maxDevNodes)
 				case !loopback(n.cfg.Listen):
 					return usagef("dev lets everybody in, so it listens on loopback only, not on %q; use \"facetd serve --insecure\" to open a port to others", n.cfg.Listen)
 				}
 				if err := n.finish(p); err != nil {
 					return err
+				}
+				if *nodes > 1 {
+					return n.serveCluster(ctx, p, *nodes, passedOn(fs))
+				}
+				if _, err := os.Stat(filepath.Join(n.cfg.Dir, "node-1", "node.json")); err == nil {
+					return usagef("%s holds the data of a cluster; say --nodes, or give the node another directory with --data", n.cfg.Dir)
 				}
 				n.cfg.Insecure = true
 				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) { banner(w, nd.Addr().String(), n.cfg.Dir) })
@@ -174,29 +220,85 @@ it any time.`,
 	}
 }
 
+// serveCluster runs a cluster of child processes.
+func (n *nodeFlags) serveCluster(ctx context.Context, p *program, nodes int, extra []string) error {
+	if n.pprof != "" {
+		return usagef("--pprof is the address of one process; start the nodes with facetd serve to look into one")
+	}
+	d, err := newDevCluster(p, n.cfg.Dir, n.cfg.Listen, nodes, extra)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx, p, n.stdinEnds(p), func(w io.Writer, list []*devNode) { clusterBanner(w, list, n.cfg.Dir) })
+}
+
+// stdinEnds gives a channel that is closed with the end of standard input, if that
+// is to stop a node.
+func (n *nodeFlags) stdinEnds(p *program) <-chan struct{} {
+	eof := make(chan struct{})
+	if n.stopWithIn {
+		go func() {
+			io.Copy(io.Discard, p.stdin) // an error ends it as well
+			close(eof)
+		}()
+	}
+	return eof
+}
+
 // banner tells a person how to reach the node.
 func banner(w io.Writer, addr, dir string) {
-	if abs, err := filepath.Abs(dir); err == nil {
-		dir = abs
-	}
-	fmt.Fprintf(w, `facetd %[1]s is ready at http://%[2]s/
-data in %[3]s; no tokens, loopback only; Ctrl-C stops it
+	fmt.Fprintf(w, "facetd %s is ready at http://%s/\ndata in %s; no tokens, loopback only; Ctrl-C stops it\n", versionText(), addr, absolute(dir))
+	howTo(w, addr)
+}
 
+// clusterBanner tells a person how to reach the nodes.
+func clusterBanner(w io.Writer, nodes []*devNode, dir string) {
+	fmt.Fprintf(w, "facetd %s is ready: %d nodes, any of which answers for all\n", versionText(), len(nodes))
+	first := ""
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, n := range nodes {
+		switch {
+		case n.ended:
+			fmt.Fprintf(t, "  %s\thas ended\n", n.name)
+		default:
+			fmt.Fprintf(t, "  %s\t%s/\tpid %d\n", n.name, n.url, n.pid)
+			if first == "" {
+				first = strings.TrimPrefix(n.url, "http://")
+			}
+		}
+	}
+	t.Flush()
+	fmt.Fprintf(w, "data in %s; no tokens, loopback only; Ctrl-C stops them all\n", absolute(dir))
+	howTo(w, first)
+	flag := serverFlag(first)
+	fmt.Fprintf(w, "  look    facetd status%[1]s; facetd node drain%[1]s node-2; facetd node undrain%[1]s node-2; or kill -9 one of them\n\n", flag)
+}
+
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+// howTo shows the ways to use a facet.
+func howTo(w io.Writer, addr string) {
+	fmt.Fprintf(w, `
 Any name of the form tenant/facet is a SQLite database, made by the first write:
 
-  shell   facetd sql%[4]s acme/notes
+  shell   facetd sql%[2]s acme/notes
 
-  curl    curl http://%[2]s/v1/db/acme/notes/exec -d "CREATE TABLE note(id INTEGER PRIMARY KEY, body TEXT)"
-          curl http://%[2]s/v1/db/acme/notes/exec -d "INSERT INTO note(body) VALUES ('hello')"
-          curl http://%[2]s/v1/db/acme/notes/exec -d "SELECT * FROM note"
+  curl    curl http://%[1]s/v1/db/acme/notes/exec -d "CREATE TABLE note(id INTEGER PRIMARY KEY, body TEXT)"
+          curl http://%[1]s/v1/db/acme/notes/exec -d "INSERT INTO note(body) VALUES ('hello')"
+          curl http://%[1]s/v1/db/acme/notes/exec -d "SELECT * FROM note"
 
-  Go      c, err := client.Open(ctx, []string{"http://%[2]s"}, client.Options{})  // github.com/facetd/facetd/client
+  Go      c, err := client.Open(ctx, []string{"http://%[1]s"}, client.Options{})  // github.com/facetd/facetd/client
           f, err := c.Facet("acme/notes")
           _, err = f.Exec(ctx, "INSERT INTO note(body) VALUES (?)", "hello")
 
-  libSQL  createClient({ url: "http://%[2]s/v1/db/acme/notes/" })  // @libsql/client; mind the slash at the end
+  libSQL  createClient({ url: "http://%[1]s/v1/db/acme/notes/" })  // @libsql/client; mind the slash at the end
 
-`, versionText(), addr, dir, serverFlag(addr))
+`, addr, serverFlag(addr))
 }
 
 // serverFlag is how other commands find a node that is not at the usual place.
@@ -241,13 +343,7 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 		defer closeProfiles()
 	}
 	ready(p.stdout, nd)
-	eof := make(chan struct{})
-	if n.stopWithIn {
-		go func() {
-			io.Copy(io.Discard, p.stdin) // an error ends it as well
-			close(eof)
-		}()
-	}
+	eof := n.stdinEnds(p)
 	select {
 	case err := <-nd.Failed():
 		// Nothing may be flushed or acknowledged any more (rule R13): the process

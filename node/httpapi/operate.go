@@ -303,7 +303,7 @@ func writeTime(w *httpjson.Writer, t time.Time) {
 // nobody is the operator of a node that was given none.
 type nobody struct{}
 
-var errNobody = facet.Errorf(facet.CodeUnavailable, "this node cannot do that: it has nothing to move facets with")
+var errNobody = facet.Errorf(facet.CodeBadRequest, "this node cannot do that: it has nothing to move facets with")
 
 // Start implements service.Operator.
 func (nobody) Start(context.Context, service.OperationRequest) (service.Operation, error) {

@@ -102,8 +102,8 @@ func TestWithoutOperator(t *testing.T) {
 	a := &api{t: t, url: srv.URL}
 	a.table([]request{
 		{"GET", "/v1/operations", "", 200, `{"operations":[]}`, nil},
-		{"POST", "/v1/operations", `{"kind":"repair"}`, 503, `cannot do that`, nil},
+		{"POST", "/v1/operations", `{"kind":"repair"}`, 400, `cannot do that`, nil},
 		{"DELETE", "/v1/operations/op-1", "", 404, `there is no operation`, nil},
-		{"POST", "/v1/facets/acme/notes/move", `{"to":"n1"}`, 503, `cannot do that`, nil},
+		{"POST", "/v1/facets/acme/notes/move", `{"to":"n1"}`, 400, `cannot do that`, nil},
 	})
 }
