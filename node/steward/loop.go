@@ -1,9 +1,9 @@
 package steward
 
 import (
+	"iter"
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/placement"
 )
@@ -23,8 +23,10 @@ type loop struct {
 	recheck time.Time                      // when to walk the dead nodes' rows again; zero: not
 	pause   time.Duration                  // before the next walk after a failure
 
+	moved  time.Time // when the nodes changed last
 	scanAt time.Time
-	dirty  bool // a scan would see something it did not see
+	dirty  bool      // a scan would see what the last one did not
+	ripe   time.Time // when a member becomes lost by time alone; zero: none will
 
 	deletions deletions
 }
@@ -79,20 +81,18 @@ func (l *loop) due(v *view) time.Time {
 func (l *loop) round(old, v *view) {
 	changes := l.watch.Take()
 	moved := v.differs(old)
-	l.dirty = l.dirty || moved || changes.All || len(changes.Rows) > 0
+	again := changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck)
+	l.dirty = l.dirty || moved || again || len(changes.Rows) > 0
 	f := &failover{l: l, v: v}
-	switch {
-	case moved || changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck):
-		l.recheck = time.Time{}
+	if moved {
+		l.moved = v.now
 		for _, n := range v.list {
-			if before := old.nodes[n.ID]; !n.alive || before == nil || before.Store != n.Store || changes.All {
-				f.walk(n.ID)
+			if before := old.nodes[n.ID]; !n.alive || before != nil && before.Store != n.Store {
+				f.walk(l.t.s.cfg.Table.OwnedBy(n.ID))
 			}
 		}
-		if moved {
-			l.resume(v, false)
-			l.scanSoon(v.now.Add(scanPause))
-		}
+		l.scanSoon(v.now.Add(scanPause))
+		l.resume(v, false)
 	}
 	for _, id := range changes.Rows {
 		if row, ok := l.t.s.cfg.Table.ByIncarnation(id); ok {
@@ -100,7 +100,15 @@ func (l *loop) round(old, v *view) {
 			l.deletions.see(&row, v.now)
 		}
 	}
-	if !v.now.Before(l.scanAt) {
+	scan := !v.now.Before(l.scanAt)
+	if again {
+		l.recheck = time.Time{}
+		if !scan { // it looks at them all
+			f.walk(l.t.s.cfg.Table.Facets())
+		}
+	}
+	f.flush() // first what clients wait for
+	if scan {
 		l.scan(f)
 		l.resume(v, true)
 	}
@@ -118,9 +126,11 @@ func (l *loop) scanSoon(at time.Time) {
 func (l *loop) scan(f *failover) {
 	v, s := f.v, l.t.s
 	l.scanAt = v.now.Add(s.cfg.ScanEvery)
+	l.dirty = l.dirty || !l.ripe.IsZero() && !v.now.Before(l.ripe)
+	l.ripe = time.Time{}
 	if at, ok := v.ripens(); ok {
+		l.ripe = at
 		l.scanSoon(at)
-		l.dirty = true
 	}
 	for id, m := range l.recent {
 		if v.now.Sub(m.at) >= hold {
@@ -158,7 +168,7 @@ func (l *loop) scan(f *failover) {
 	s.found = now
 	s.mu.Unlock()
 	if now.repairing > 0 {
-		l.goOn(v, Request{Kind: Repair}, true)
+		l.goOn(v, Request{Kind: Repair})
 	}
 }
 
@@ -175,8 +185,9 @@ func (l *loop) resume(v *view, scanned bool) {
 		default:
 			continue
 		}
-		if _, known := l.t.s.latest(r); !known || scanned && l.t.left(v, r) {
-			l.goOn(v, r, true)
+		last, known := l.t.s.latest(r)
+		if !known || last.Status == Interrupted || scanned && l.t.left(v, r) {
+			l.goOn(v, r)
 		}
 	}
 }
@@ -197,19 +208,24 @@ func (t *term) left(v *view, r Request) bool {
 	return false
 }
 
-// goOn begins an operation by itself, or takes the last one of its kind up again if
-// it did not get to its end and had some rest.
-func (l *loop) goOn(v *view, r Request, auto bool) {
-	last, known := l.t.s.latest(r)
+// goOn begins an operation that nobody asked for. One that did not get to its end
+// rests and is taken up again; so is a drain whose work came back.
+func (l *loop) goOn(v *view, r Request) {
+	s := l.t.s
+	last, known := s.latest(r)
+	repaired := r.Kind == Repair && last.Status == Completed
+	rested := v.now.Sub(last.Ended) >= resumeAfter || !last.Ended.After(l.moved) // it may do better now
 	switch {
 	case known && last.Status == Running:
-	case known && last.Status != Completed && last.Auto == auto && v.now.Sub(last.Ended) < resumeAfter && last.Status != Interrupted:
-	case known && last.Status != Completed && last.Status != Cancelled:
+		return
+	case known && !repaired && !rested && last.Status != Interrupted:
+		return
+	case known && !repaired && last.Status != Cancelled && (last.Auto || r.Kind != Repair):
 		l.t.resume(last.ID)
-	default:
-		if _, err := l.t.begin(r, auto); err != nil && l.t.ctx.Err() == nil {
-			l.t.s.log.Warn("begin operation", "kind", string(r.Kind), "node", string(r.Node), "error", err)
-		}
+		return
+	}
+	if _, err := l.t.begin(r, true); err != nil && l.t.ctx.Err() == nil {
+		s.log.Warn("begin operation", "kind", string(r.Kind), "node", string(r.Node), "error", err)
 	}
 }
 
@@ -237,9 +253,9 @@ type failover struct {
 	again bool // something did not work that may work at once
 }
 
-// walk considers the rows of one node.
-func (f *failover) walk(node cluster.NodeID) {
-	for row := range f.l.t.s.cfg.Table.OwnedBy(node) {
+// walk considers rows.
+func (f *failover) walk(rows iter.Seq[placement.Facet]) {
+	for row := range rows {
 		f.consider(&row)
 		if f.l.t.ctx.Err() != nil {
 			return

@@ -77,7 +77,9 @@ type operation struct {
 	over   chan struct{}           // closed when that run ended
 }
 
-func (o *operation) is(r Request) bool { return o.Kind == r.Kind && o.Node == r.Node && o.DryRun == r.DryRun }
+func (o *operation) is(r Request) bool {
+	return o.Kind == r.Kind && o.Node == r.Node && o.DryRun == r.DryRun
+}
 
 // states are the node states that stand for operations.
 var states = map[Kind]placement.NodeState{

@@ -146,12 +146,12 @@ type term struct {
 	number uint64
 	ctx    context.Context
 	cancel context.CancelFunc
-	group  sync.WaitGroup // grows only under Steward.mu while Steward.term is this
+	group  sync.WaitGroup // joined by its own goroutines, or under Steward.mu while Steward.term is this
 
 	view atomic.Pointer[view] // the newest
 
 	mu     sync.Mutex
-	seen   sightings                       // guarded by mu
+	seen   sightings                      // guarded by mu
 	claims map[facet.Incarnation]struct{} // guarded by mu; facets an operation moves now
 }
 
