@@ -32,8 +32,8 @@ func TestFailoverOfManyFacets(t *testing.T) {
 		w.kill("n1")
 		w.eventually("n1 owns nothing", time.Second, func() bool { return w.owned()["n1"] == 0 })
 		synctest.Wait()
-		if want := before["n1"]/batch + 1; w.entries > want || w.takes != before["n1"] {
-			t.Errorf("%d takeovers in %d entries, want %d in %d", w.takes, w.entries, before["n1"], want)
+		if want := before["n1"]/batch + 1; w.count().entries > want || w.count().takes != before["n1"] {
+			t.Errorf("%d takeovers in %d entries, want %d in %d", w.count().takes, w.count().entries, before["n1"], want)
 		}
 		after := w.owned()
 		for _, id := range ids(2, 3) {
@@ -65,19 +65,19 @@ func TestFailoverLeavesAloneWhatItMust(t *testing.T) {
 		w.kill("n2")
 		w.start("", "n2") // before the steward looks
 		synctest.Wait()
-		if w.takes != 0 {
-			t.Fatalf("%d takeovers though n2 is back", w.takes)
+		if w.count().takes != 0 {
+			t.Fatalf("%d takeovers though n2 is back", w.count().takes)
 		}
 		w.kill("n1", "n2")
 		time.Sleep(5 * time.Second)
-		if st := s.Stats(); w.takes != 0 || st.Unavailable != 3 || st.Dead != 2 { // n1 owns one, n2 two
-			t.Errorf("%d takeovers, %+v; want none and 3 unavailable", w.takes, st)
+		if st := s.Stats(); w.count().takes != 0 || st.Unavailable != 3 || st.Dead != 2 { // n1 owns one, n2 two
+			t.Errorf("%d takeovers, %+v; want none and 3 unavailable", w.count().takes, st)
 		}
 		w.start("", "n2")
 		w.eventually("n1's facets have an owner", time.Second, func() bool { return w.owned()["n1"] == 0 })
 		time.Sleep(5 * time.Second)
-		if st := s.Stats(); st.Unavailable != 0 || w.takes != 1 {
-			t.Errorf("%d takeovers, %+v; want 1 and none unavailable", w.takes, st)
+		if st := s.Stats(); st.Unavailable != 0 || w.count().takes != 1 {
+			t.Errorf("%d takeovers, %+v; want 1 and none unavailable", w.count().takes, st)
 		}
 		if f, _ := w.table.ByIncarnation(released.Incarnation); !f.Owner.IsZero() {
 			t.Errorf("a released facet was given to %v", f.Owner)
@@ -157,12 +157,12 @@ func TestProposalsThatFail(t *testing.T) {
 		s := w.steward(nil)
 		s.Lead(1)
 		n := 0
-		w.lose = func() error {
+		w.during(nil, func() error {
 			if n++; n%3 != 0 {
 				return errors.New("no quorum just now")
 			}
 			return nil
-		}
+		})
 		w.kill("n1")
 		w.eventually("n1 owns nothing", 10*time.Second, func() bool { return w.owned()["n1"] == 0 })
 	})
@@ -196,8 +196,8 @@ func TestDrain(t *testing.T) {
 		if took := time.Since(start); took < 900*time.Millisecond || took > 3*time.Second {
 			t.Errorf("505 facets at 500 a second took %v", took)
 		}
-		if w.atOnce > DefaultConcurrency || w.atOnce < 2 {
-			t.Errorf("%d orders at once", w.atOnce)
+		if w.count().atOnce > DefaultConcurrency || w.count().atOnce < 2 {
+			t.Errorf("%d orders at once", w.count().atOnce)
 		}
 		if n := w.owned()["n1"]; n != 0 {
 			t.Errorf("n1 owns %d", n)
@@ -383,11 +383,11 @@ func TestDecommission(t *testing.T) {
 		if o = w.ends(s, o.ID, 2*time.Minute); o.Status != Completed || o.Failed != 0 {
 			t.Errorf("%+v", o)
 		}
-		if len(w.removed) != 1 || w.removed[0] != "n3" {
-			t.Errorf("removed %v", w.removed)
+		if len(w.count().removed) != 1 || w.count().removed[0] != "n3" {
+			t.Errorf("removed %v", w.count().removed)
 		}
-		if w.copies != 899 {
-			t.Errorf("%d copies made, want 899", w.copies)
+		if w.count().copies != 899 {
+			t.Errorf("%d copies made, want 899", w.count().copies)
 		}
 		for f := range w.table.Facets() {
 			// Minimal, and zone b again has one: n4 is its only other node.
@@ -417,8 +417,8 @@ func TestDecommissionOfTheDead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || len(w.removed) != 1 {
-			t.Errorf("%+v, removed %v", o, w.removed)
+		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || len(w.count().removed) != 1 {
+			t.Errorf("%+v, removed %v", o, w.count().removed)
 		}
 	})
 }
@@ -433,8 +433,8 @@ func TestRepairByItself(t *testing.T) {
 		s.Lead(1)
 		w.kill("n1")
 		time.Sleep(55 * time.Second)
-		if w.copies != 0 {
-			t.Fatalf("%d copies made before RepairAfter", w.copies)
+		if w.count().copies != 0 {
+			t.Fatalf("%d copies made before RepairAfter", w.count().copies)
 		}
 		time.Sleep(6 * time.Second)
 		if l := s.List(); len(l) != 1 || l[0].Kind != Repair || !l[0].Auto || l[0].Status != Running || l[0].Done == 0 {
@@ -451,8 +451,8 @@ func TestRepairByItself(t *testing.T) {
 		time.Sleep(time.Second)
 		w.replace("", "n2")
 		time.Sleep(DefaultReplacedAfter - 2*time.Second)
-		if w.copies != 60 {
-			t.Errorf("%d copies made before ReplacedAfter", w.copies)
+		if w.count().copies != 60 {
+			t.Errorf("%d copies made before ReplacedAfter", w.count().copies)
 		}
 		w.eventually("the lost copies are replaced", 10*time.Second, func() bool { return w.sound() })
 		n := w.held()
@@ -487,8 +487,8 @@ func TestGrowFromOne(t *testing.T) {
 		time.Sleep(time.Hour)
 		w.start("", "n2")
 		time.Sleep(time.Hour)
-		if w.copies != 0 || len(s.List()) != 0 {
-			t.Fatalf("%d copies made with two nodes, %+v", w.copies, s.List())
+		if w.count().copies != 0 || len(s.List()) != 0 {
+			t.Fatalf("%d copies made with two nodes, %+v", w.count().copies, s.List())
 		}
 		w.start("", "n3")
 		time.Sleep(1500 * time.Millisecond)
@@ -554,8 +554,8 @@ func TestRebalance(t *testing.T) {
 		s.Lead(1)
 		// In a cluster of three only owners move.
 		o, _ := s.Start(t.Context(), Request{Kind: Rebalance})
-		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || w.copies != 0 {
-			t.Fatalf("%+v, %d copies", o, w.copies)
+		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || w.count().copies != 0 {
+			t.Fatalf("%+v, %d copies", o, w.count().copies)
 		}
 		w.start("", ids(4, 7)...)
 		dry, _ := s.Start(t.Context(), Request{Kind: Rebalance, DryRun: true})
@@ -565,15 +565,15 @@ func TestRebalance(t *testing.T) {
 			t.Fatalf("%+v, dry run %+v", o, dry)
 		}
 		// Of three copies 3·4/7 belong on the new nodes now, and no others move.
-		if want := n * 3 * 4 / 7; w.copies < want*95/100 || w.copies > want*105/100 {
-			t.Errorf("%d copies were made, want about %d", w.copies, want)
+		if want := n * 3 * 4 / 7; w.count().copies < want*95/100 || w.count().copies > want*105/100 {
+			t.Errorf("%d copies were made, want about %d", w.count().copies, want)
 		}
 		onNew := 0
 		for i := 4; i <= 7; i++ {
 			onNew += w.held()[nodeID(i)]
 		}
-		if onNew != w.copies {
-			t.Errorf("%d copies were made and %d are on new nodes", w.copies, onNew)
+		if onNew != w.count().copies {
+			t.Errorf("%d copies were made and %d are on new nodes", w.count().copies, onNew)
 		}
 		for _, m := range []map[cluster.NodeID]int{w.owned(), w.held()} {
 			total := 0
@@ -610,12 +610,12 @@ func TestDeletionsEnd(t *testing.T) {
 			w.must(placement.Delete{Incarnation: facetID(i)})
 		}
 		time.Sleep(finishAfter - time.Second)
-		if len(w.finishes) != 0 {
+		if len(w.count().finishes) != 0 {
 			t.Errorf("finished too soon")
 		}
 		w.eventually("the rows are gone", 10*time.Second, func() bool { return w.table.Counts().Rows == 10 })
 		time.Sleep(time.Minute)
-		for id, n := range w.finishes {
+		for id, n := range w.count().finishes {
 			if n != 2 { // the first one failed
 				t.Errorf("%v was finished %d times", id, n)
 			}

@@ -31,17 +31,35 @@ type world struct {
 	boots   byte
 	changed chan struct{}
 
+	refuse func(to cluster.NodeID, o Order) error
+	lose   func() error // of a proposal
+	asked  int          // orders under way
+	tally
+}
+
+// tally is what a world counts; count reads it.
+type tally struct {
 	entries  int // with takeovers in them
 	takes    int
-	asked    int // orders under way
-	atOnce   int // most of them
-	orders   []Order
-	times    []time.Time
+	atOnce   int // most orders under way
 	copies   int // members that had to be filled
-	refuse   func(to cluster.NodeID, o Order) error
-	lose     func() error // of a proposal
 	removed  []cluster.NodeID
 	finishes map[facet.Incarnation]int
+}
+
+func (w *world) count() tally {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.tally
+	c.removed, c.finishes = slices.Clone(c.removed), maps.Clone(c.finishes)
+	return c
+}
+
+// during sets what refuses orders and loses proposals.
+func (w *world) during(refuse func(to cluster.NodeID, o Order) error, lose func() error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse, w.lose = refuse, lose
 }
 
 // machine is a node of the world.
@@ -54,7 +72,7 @@ type machine struct {
 
 func newWorld(t *testing.T) *world {
 	return &world{t: t, table: placement.NewTable(), term: 1, nodes: map[cluster.NodeID]*machine{},
-		changed: make(chan struct{}, 1), finishes: map[facet.Incarnation]int{}}
+		changed: make(chan struct{}, 1), tally: tally{finishes: map[facet.Incarnation]int{}}}
 }
 
 func nodeID(i int) cluster.NodeID { return cluster.NodeID(fmt.Sprintf("n%d", i)) }
@@ -230,7 +248,6 @@ func (w *world) Order(ctx context.Context, to cluster.NodeID, o Order) error {
 	w.mu.Lock()
 	w.asked++
 	w.atOnce = max(w.atOnce, w.asked)
-	w.times = append(w.times, time.Now())
 	refuse := w.refuse
 	m := w.nodes[to]
 	var died chan struct{}
@@ -265,7 +282,6 @@ func (w *world) Order(ctx context.Context, to cluster.NodeID, o Order) error {
 	}
 	w.mu.Lock()
 	self := placement.Owner{Node: to, Boot: m.boot}
-	w.orders = append(w.orders, o)
 	w.mu.Unlock()
 	if f.Epoch != o.Epoch {
 		return errors.New("another epoch")
@@ -406,10 +422,13 @@ func (w *world) held() map[cluster.NodeID]int {
 }
 
 // eventually waits until what is asked for is so.
-func (w *world) eventually(what string, within time.Duration, ok func() bool) {
+func (w *world) eventually(what string, within time.Duration, ok func() bool, else_ ...func()) {
 	w.t.Helper()
 	for end := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
+			for _, f := range else_ {
+				f()
+			}
 			w.t.Fatalf("after %v still not: %s; owned %v, held %v", within, what, w.owned(), w.held())
 		}
 	}
