@@ -17,7 +17,7 @@ import (
 // happened, once it is quiet every facet has a living owner, a whole set, and is
 // nowhere it should not be. The world checks every takeover on the way.
 func TestChaos(t *testing.T) {
-	seeds := []uint64{1, 2, 3, rand.Uint64()}
+	seeds := []uint64{1, 2, rand.Uint64()}
 	for _, seed := range seeds {
 		bubble(t, func(t *testing.T, w *world) { chaos(t, w, seed) })
 		if t.Failed() {
@@ -60,7 +60,7 @@ func chaos(t *testing.T, w *world, seed uint64) {
 		return nil
 	}, nil)
 	term, created, dead := uint64(1), facets, 0
-	for range 150 {
+	for range 120 {
 		time.Sleep(time.Duration(rng.IntN(3000)) * time.Millisecond)
 		i := 1 + rng.IntN(nodes)
 		id := nodeID(i)

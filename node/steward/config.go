@@ -28,8 +28,7 @@ type Config struct {
 	// somebody else does the same. Nil leaves such rows alone.
 	Finish func(ctx context.Context, row placement.Facet) error
 	// RemoveMember lets a node go that no row names any more: out of the log's
-	// members and out of the table. It is safe to repeat. Nil leaves a
-	// decommissioned node registered.
+	// members and out of the table. It is safe to repeat. Nil refuses Remove.
 	RemoveMember func(ctx context.Context, node cluster.NodeID) error
 	// Hints tells what gossip says of the nodes. It weighs candidates for new
 	// members and decides nothing. Nil: all are alike.

@@ -1,7 +1,6 @@
 package steward
 
 import (
-	"iter"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -31,12 +30,6 @@ type loop struct {
 	deletions deletions
 }
 
-// takeover is one that was done.
-type takeover struct {
-	at time.Time
-	to placement.Owner
-}
-
 func newLoop(t *term) *loop {
 	return &loop{t: t, recent: map[facet.Incarnation]takeover{}, deletions: newDeletions(t)}
 }
@@ -49,16 +42,22 @@ func (l *loop) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	old := &view{} // of before the term: every node is new
+	rows := false  // woken by the table alone
 	for {
-		v := l.t.look()
-		l.round(old, v)
-		old = v
+		changes := l.watch.Take()
+		v := old
+		if !rows || changes.Nodes || changes.All || time.Since(v.now) > viewAge {
+			v = l.t.look()
+		}
+		l.round(old, v, changes)
+		old, rows = v, false
 		timer.Reset(time.Until(l.due(v)))
 		select {
 		case <-l.t.ctx.Done():
 			return
 		case <-cfg.Lives.Changed():
 		case <-l.watch.Wake():
+			rows = true
 		case id := <-l.deletions.ended:
 			l.deletions.end(id)
 		case <-timer.C:
@@ -78,8 +77,7 @@ func (l *loop) due(v *view) time.Time {
 	return at
 }
 
-func (l *loop) round(old, v *view) {
-	changes := l.watch.Take()
+func (l *loop) round(old, v *view, changes placement.Changes) {
 	moved := v.differs(old)
 	again := changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck)
 	l.dirty = l.dirty || moved || again || len(changes.Rows) > 0
@@ -198,7 +196,7 @@ func (t *term) left(v *view, r Request) bool {
 		for range t.s.cfg.Table.HeldBy(r.Node) {
 			return true
 		}
-		return t.s.cfg.RemoveMember != nil
+		return false
 	}
 	for f := range t.s.cfg.Table.OwnedBy(r.Node) {
 		if v.leave(&f, r.Node).need != nothing {
@@ -242,97 +240,4 @@ func (v *view) differs(old *view) bool {
 		}
 	}
 	return false
-}
-
-// failover gathers takeovers and brings them into the table in batches. It is of
-// one round.
-type failover struct {
-	l     *loop
-	v     *view
-	cmds  []placement.Command
-	again bool // something did not work that may work at once
-}
-
-// walk considers rows.
-func (f *failover) walk(rows iter.Seq[placement.Facet]) {
-	for row := range rows {
-		f.consider(&row)
-		if f.l.t.ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// consider takes a row over if its owner is gone.
-func (f *failover) consider(row *placement.Facet) verdict {
-	a, what := f.v.takeover(row)
-	if what != orphan {
-		return what
-	}
-	if m, ok := f.l.recent[row.Incarnation]; ok && m.to != row.Owner {
-		if free := m.at.Add(hold); f.v.now.Before(free) {
-			if f.l.recheck.IsZero() || free.Before(f.l.recheck) {
-				f.l.recheck = free
-			}
-			return what
-		}
-	}
-	if f.cmds = append(f.cmds, a); len(f.cmds) == batch {
-		f.flush()
-	}
-	return what
-}
-
-// flush proposes what was gathered. What is refused was decided by somebody else:
-// the row has another epoch, and is told as changed.
-func (f *failover) flush() {
-	if len(f.cmds) == 0 {
-		return
-	}
-	t := f.l.t
-	cmds := f.cmds
-	f.cmds = f.cmds[:0]
-	res, err := t.propose(t.ctx, cmds...)
-	if err != nil {
-		f.again = true
-		if t.ctx.Err() == nil {
-			t.s.log.Warn("take facets of dead nodes over", "facets", len(cmds), "error", err)
-		}
-		return
-	}
-	for i := range res {
-		a := cmds[i].(placement.Acquire)
-		switch res[i].Outcome {
-		case placement.Done:
-			t.s.takenOver.Add(1)
-			f.l.remember(a.Incarnation, takeover{f.v.now, a.Owner})
-		case placement.RefusedBoot, placement.RefusedNode, placement.RefusedStore:
-			f.again = true // the nodes changed since the view
-			fallthrough
-		default:
-			t.s.refused.Add(1)
-		}
-	}
-}
-
-// remember notes a takeover for its hold.
-func (l *loop) remember(id facet.Incarnation, m takeover) {
-	if len(l.recent) >= maxRemembered {
-		clear(l.recent)
-	}
-	l.recent[id] = m
-}
-
-// end proposes the rest, and has the walk repeated if something did not work.
-func (f *failover) end() {
-	f.flush()
-	if !f.again {
-		f.l.pause = 0
-		return
-	}
-	f.l.pause = min(max(2*f.l.pause, retryAfter), maxPause)
-	at := time.Now().Add(f.l.pause)
-	if f.l.recheck.IsZero() || at.Before(f.l.recheck) {
-		f.l.recheck = at
-	}
 }

@@ -61,8 +61,8 @@ func (v *view) leave(f *placement.Facet, node cluster.NodeID) plan {
 
 // vacate is the plan of a decommission: no row names the node. Where fewer nodes
 // are left than a set has members it shrinks, to three at least (rule R43) or to
-// the replication factor if that is one.
-func (v *view) vacate(f *placement.Facet, node cluster.NodeID) plan {
+// the replication factor if that is one; by force, to one.
+func (v *view) vacate(f *placement.Facet, node cluster.NodeID, force bool) plan {
 	if !f.Active.Has(node) && !f.Next.Has(node) && f.Owner.Node != node {
 		return plan{}
 	}
@@ -73,7 +73,11 @@ func (v *view) vacate(f *placement.Facet, node cluster.NodeID) plan {
 	if !old.Has(node) { // only the set of a change under way has it, which has to end first
 		return plan{need: wanted, owner: f.Owner.Node, set: old}
 	}
-	set, ok := v.mend(f, func(m placement.Member) bool { return m.Node == node }, false, min(old.Len(), 3, v.replicas))
+	least := min(old.Len(), 3, v.replicas)
+	if force {
+		least = 1
+	}
+	set, ok := v.mend(f, func(m placement.Member) bool { return m.Node == node }, false, least)
 	if !ok {
 		return plan{need: stuck, why: whyNoNode}
 	}
@@ -151,7 +155,7 @@ func (v *view) balance(f *placement.Facet, hints map[cluster.NodeID]Hint) plan {
 		r.Pins = []cluster.NodeID{f.Owner.Node}
 	}
 	p, err := planner.Choose(nodes, r)
-	if err != nil || p.Set.Len() < old.Len() {
+	if err != nil || p.Set.Len() < old.Len() || !v.majority(p.Set) {
 		return plan{}
 	}
 	for _, m := range p.Set.Members() {

@@ -148,15 +148,19 @@ type term struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup // joined by its own goroutines, or under Steward.mu while Steward.term is this
 
-	view atomic.Pointer[view] // the newest
+	view  atomic.Pointer[view] // the newest
+	turns atomic.Uint64        // views begun
 
 	mu     sync.Mutex
+	turn   uint64                         // guarded by mu; of the newest view
 	seen   sightings                      // guarded by mu
 	claims map[facet.Incarnation]struct{} // guarded by mu; facets an operation moves now
 }
 
-// look makes a new view, for everybody.
+// look makes a new view, for everybody. Of two made at a time the one begun later
+// counts.
 func (t *term) look() *view {
+	turn := t.turns.Add(1)
 	var hints map[cluster.NodeID]Hint
 	if t.s.cfg.Hints != nil {
 		hints = t.s.cfg.Hints()
@@ -168,6 +172,10 @@ func (t *term) look() *view {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if turn < t.turn {
+		return t.view.Load()
+	}
+	t.turn = turn
 	v := t.seen.look(time.Now(), &t.s.cfg, nodes, alive, hints)
 	t.view.Store(v)
 	return v

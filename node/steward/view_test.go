@@ -277,7 +277,8 @@ func TestVacatePlans(t *testing.T) {
 	eachScene(t, 20000, func(t *testing.T, sc *scene) {
 		node := sc.v.list[sc.rng.IntN(len(sc.v.list))]
 		sc.close(node)
-		p := sc.v.vacate(&sc.f, node.ID)
+		force := sc.rng.IntN(4) == 0
+		p := sc.v.vacate(&sc.f, node.ID, force)
 		seen[p.need]++
 		old := base(&sc.f)
 		switch named := sc.f.Next.Has(node.ID) || sc.f.Active.Has(node.ID); {
@@ -292,7 +293,7 @@ func TestVacatePlans(t *testing.T) {
 			return
 		}
 		sc.checkSet(t, p)
-		if p.set.Has(node.ID) || p.set.Len() < min(old.Len(), 3, sc.v.replicas) {
+		if p.set.Has(node.ID) || p.set.Len() < min(old.Len(), 3, sc.v.replicas) && !force {
 			t.Errorf("%+v", p)
 		}
 		kept, could := 0, 0
@@ -307,7 +308,7 @@ func TestVacatePlans(t *testing.T) {
 		if kept != min(could, p.set.Len()) {
 			t.Errorf("%d of %d members are kept in %v", kept, could, p.set)
 		}
-		sc.settles(t, func(v *view, f *placement.Facet) plan { return v.vacate(f, node.ID) })
+		sc.settles(t, func(v *view, f *placement.Facet) plan { return v.vacate(f, node.ID, force) })
 	})
 	for n := nothing; n <= stuck; n++ {
 		if seen[n] < 200 {

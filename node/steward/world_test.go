@@ -422,11 +422,11 @@ func (w *world) held() map[cluster.NodeID]int {
 }
 
 // eventually waits until what is asked for is so.
-func (w *world) eventually(what string, within time.Duration, ok func() bool, else_ ...func()) {
+func (w *world) eventually(what string, within time.Duration, ok func() bool, tell ...func()) {
 	w.t.Helper()
 	for end := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			for _, f := range else_ {
+			for _, f := range tell {
 				f()
 			}
 			w.t.Fatalf("after %v still not: %s; owned %v, held %v", within, what, w.owned(), w.held())
