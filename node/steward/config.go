@@ -59,15 +59,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Lives tells which nodes live, as this node knows while it leads.
+// Lives tells which nodes are dead, as this node knows while it leads.
 type Lives interface {
-	// Alive reports whether a node may still hold a lease: it is false only once
-	// the node's lease is over by the leader's own clock (rules R38 and R39). It is
-	// cheap, and called under no lock.
-	Alive(node cluster.NodeID) bool
-	// Changed receives after an answer of Alive may have become another one. The
-	// steward is its only reader.
-	Changed() <-chan struct{}
+	// Dead lists the registered nodes whose leases are over by this leader's own
+	// clock (rules R38 and R39), in any order, and gives a channel that is closed
+	// when the list changes. All others live, as far as anybody may say. The slice is
+	// only read. It is cheap, and called under no lock.
+	Dead() (dead []cluster.NodeID, changed <-chan struct{})
 }
 
 // Orders reaches the owners of facets.

@@ -35,19 +35,19 @@ func newLoop(t *term) *loop {
 }
 
 func (l *loop) run() {
-	cfg := &l.t.s.cfg
-	l.watch = cfg.Table.Watch()
+	l.watch = l.t.s.cfg.Table.Watch()
 	defer l.watch.Close()
 	l.scanAt = time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	old := &view{} // of before the term: every node is new
 	rows := false  // woken by the table alone
+	var dead <-chan struct{}
 	for {
 		changes := l.watch.Take()
 		v := old
 		if !rows || changes.Nodes || changes.All || time.Since(v.now) > viewAge {
-			v = l.t.look()
+			v, dead = l.t.look()
 		}
 		l.round(old, v, changes)
 		old, rows = v, false
@@ -55,7 +55,7 @@ func (l *loop) run() {
 		select {
 		case <-l.t.ctx.Done():
 			return
-		case <-cfg.Lives.Changed():
+		case <-dead:
 		case <-l.watch.Wake():
 			rows = true
 		case id := <-l.deletions.ended:

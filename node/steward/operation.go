@@ -3,6 +3,7 @@ package steward
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -182,13 +183,18 @@ func (t *term) mayRemove(n placement.Node, force bool) error {
 		return fmt.Errorf("%w: nodes cannot be removed here", ErrInvalid)
 	case n.State != placement.NodeDecommissioning:
 		return fmt.Errorf("%w: %s is %v; decommission it first", ErrInUse, n.ID, n.State)
-	case !force && t.s.cfg.Lives.Alive(n.ID):
+	case !force && !t.dead(n.ID):
 		return fmt.Errorf("%w: %s; stop it first", ErrAlive, n.ID)
 	}
 	for f := range t.s.cfg.Table.HeldBy(n.ID) {
 		return fmt.Errorf("%w: %s keeps %v", ErrInUse, n.ID, f.Incarnation)
 	}
 	return nil
+}
+
+func (t *term) dead(node cluster.NodeID) bool {
+	dead, _ := t.s.cfg.Lives.Dead()
+	return slices.Contains(dead, node)
 }
 
 // setNode brings the state wanted of a node into the table.

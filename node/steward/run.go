@@ -57,7 +57,7 @@ func (t *term) run(ctx context.Context, o *operation) {
 func (t *term) perform(ctx context.Context, o *operation) error {
 	stages := t.stages(o)
 	total := 0
-	v := t.look()
+	v, _ := t.look()
 	for _, st := range stages {
 		for f := range st.rows(t.s.cfg.Table) {
 			if p := st.want(v, &f); p.need == wanted || p.need == stuck && !st.patient {
@@ -136,7 +136,7 @@ func (t *term) stage(ctx context.Context, o *operation, st stage) error {
 	w := &workers{t: t, o: o, st: st, rate: o.Rate, attempts: map[facet.Incarnation]int{}}
 	pause := passPause
 	for range maxPasses {
-		v := t.look()
+		v, _ := t.look()
 		if v.superseded(o) {
 			return errSuperseded
 		}

@@ -158,27 +158,24 @@ type term struct {
 }
 
 // look makes a new view, for everybody. Of two made at a time the one begun later
-// counts.
-func (t *term) look() *view {
+// counts. The channel is closed when other nodes are dead.
+func (t *term) look() (*view, <-chan struct{}) {
 	turn := t.turns.Add(1)
 	var hints map[cluster.NodeID]Hint
 	if t.s.cfg.Hints != nil {
 		hints = t.s.cfg.Hints()
 	}
-	alive := map[cluster.NodeID]bool{}
+	dead, changed := t.s.cfg.Lives.Dead()
 	nodes := t.s.cfg.Table.Nodes()
-	for _, n := range nodes {
-		alive[n.ID] = t.s.cfg.Lives.Alive(n.ID)
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if turn < t.turn {
-		return t.view.Load()
+		return t.view.Load(), changed
 	}
 	t.turn = turn
-	v := t.seen.look(time.Now(), &t.s.cfg, nodes, alive, hints)
+	v := t.seen.look(time.Now(), &t.s.cfg, nodes, dead, hints)
 	t.view.Store(v)
-	return v
+	return v, changed
 }
 
 // propose brings commands into the log as one entry.

@@ -26,12 +26,14 @@ func newScene(rng *rand.Rand) *scene {
 	cfg := &Config{Replicas: 1 + 2*rng.IntN(3), RepairAfter: time.Minute, ReplacedAfter: 10 * time.Second}
 	n := 1 + rng.IntN(8)
 	var nodes []placement.Node
-	alive := map[cluster.NodeID]bool{}
+	var dead []cluster.NodeID
 	zones := 1 + rng.IntN(4)
 	for i := 1; i <= n; i++ {
 		nodes = append(nodes, placement.Node{ID: nodeID(i), Store: storeOf(i, rng.IntN(8)/7), Boot: bootOf(i, rng.IntN(2)),
 			Zone: []string{"", "a", "b", "c"}[rng.IntN(zones)], State: placement.NodeState(max(0, rng.IntN(8)-5))})
-		alive[nodeID(i)] = rng.IntN(4) > 0
+		if rng.IntN(4) == 0 {
+			dead = append(dead, nodeID(i))
+		}
 	}
 	now := time.Unix(1e9, 0)
 	seen := sightings{dead: map[cluster.NodeID]time.Time{}, stores: map[cluster.NodeID]store{}}
@@ -39,7 +41,7 @@ func newScene(rng *rand.Rand) *scene {
 		seen.dead[x.ID] = now.Add(-time.Duration(rng.IntN(120)) * time.Second)
 		seen.stores[x.ID] = store{x.Store, now.Add(-time.Duration(rng.IntN(20)) * time.Second)}
 	}
-	sc.v = seen.look(now, cfg, nodes, alive, nil)
+	sc.v = seen.look(now, cfg, nodes, dead, nil)
 	set := func() placement.Set {
 		size := min(n, 1+2*rng.IntN(3))
 		if size%2 == 0 {
@@ -444,12 +446,10 @@ func TestGrowthMovesOnlyWhatItMust(t *testing.T) {
 		nodes := func(n int) *view {
 			var s sightings
 			var list []placement.Node
-			alive := map[cluster.NodeID]bool{}
 			for i := 1; i <= n; i++ {
 				list = append(list, placement.Node{ID: nodeID(i), Store: storeOf(i, 0), Boot: bootOf(i, 0), Zone: zones[(i-1)%len(zones)]})
-				alive[nodeID(i)] = true
 			}
-			return s.look(time.Unix(1e9, 0), &Config{Replicas: 3, RepairAfter: time.Minute, ReplacedAfter: time.Minute}, list, alive, nil)
+			return s.look(time.Unix(1e9, 0), &Config{Replicas: 3, RepairAfter: time.Minute, ReplacedAfter: time.Minute}, list, nil, nil)
 		}
 		three, seven := nodes(3), nodes(7)
 		const n = 7000

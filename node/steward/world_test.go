@@ -72,7 +72,7 @@ type machine struct {
 
 func newWorld(t *testing.T) *world {
 	return &world{t: t, table: placement.NewTable(), term: 1, nodes: map[cluster.NodeID]*machine{},
-		changed: make(chan struct{}, 1), tally: tally{finishes: map[facet.Incarnation]int{}}}
+		changed: make(chan struct{}), tally: tally{finishes: map[facet.Incarnation]int{}}}
 }
 
 func nodeID(i int) cluster.NodeID { return cluster.NodeID(fmt.Sprintf("n%d", i)) }
@@ -146,11 +146,23 @@ func (w *world) replace(zone string, id cluster.NodeID) {
 	w.start(zone, id)
 }
 
+// ring tells that other nodes are dead now.
 func (w *world) ring() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *world) Dead() (dead []cluster.NodeID, changed <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, m := range w.nodes {
+		if !m.alive {
+			dead = append(dead, id)
+		}
 	}
+	return dead, w.changed
 }
 
 func (w *world) Alive(id cluster.NodeID) bool {
@@ -159,8 +171,6 @@ func (w *world) Alive(id cluster.NodeID) bool {
 	m := w.nodes[id]
 	return m != nil && m.alive
 }
-
-func (w *world) Changed() <-chan struct{} { return w.changed }
 
 // propose is the way into the log for the steward of a term.
 func (w *world) propose(ctx context.Context, term uint64, cmds ...placement.Command) ([]placement.Result, error) {
