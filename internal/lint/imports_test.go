@@ -84,6 +84,7 @@ var mayImport = []struct {
 	{"node/service/servicetest", []string{"facet", "cluster", "node/service"}, "a cluster on paper for tests"},
 	{"node/native/nativetest", []string{"facet", "cluster", "node/service"}, "a service in memory for tests"},
 	{"node/peer", []string{"facet/...", "cluster", "placement", "internal/..."}, "carries messages between nodes and decides nothing"},
+	{"node/steward", []string{"facet", "cluster", "placement/..."}, "decides by the table and the leases alone; what reaches other nodes is given to it"},
 	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service"}, "a face reaches the node through the service only"},
 	{"node/hrana/...", []string{"facet", "cluster", "node/service", "node/internal/..."}, "a face reaches the node through the service only"},
 	{"node/httpapi/...", []string{"facet", "cluster", "node/service", "node/hrana", "node/internal/..."}, "a face reaches the node through the service only"},

@@ -28,8 +28,7 @@ type Config struct {
 	// somebody else does the same. Nil leaves such rows alone.
 	Finish func(ctx context.Context, row placement.Facet) error
 	// RemoveMember lets a node go that no row names any more: out of the log's
-	// members and out of the table. It is safe to repeat. Nil leaves a
-	// decommissioned node registered.
+	// members and out of the table. It is safe to repeat. Nil refuses Remove.
 	RemoveMember func(ctx context.Context, node cluster.NodeID) error
 	// Hints tells what gossip says of the nodes. It weighs candidates for new
 	// members and decides nothing. Nil: all are alike.
@@ -60,15 +59,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Lives tells which nodes live, as this node knows while it leads.
+// Lives tells which nodes are dead, as this node knows while it leads.
 type Lives interface {
-	// Alive reports whether a node may still hold a lease: it is false only once
-	// the node's lease is over by the leader's own clock (rules R38 and R39). It is
-	// cheap, and called under no lock.
-	Alive(node cluster.NodeID) bool
-	// Changed receives after an answer of Alive may have become another one. The
-	// steward is its only reader.
-	Changed() <-chan struct{}
+	// Dead lists the registered nodes whose leases are over by this leader's own
+	// clock (rules R38 and R39), in any order, and gives a channel that is closed
+	// when the list changes. All others live, as far as anybody may say. The slice is
+	// only read. It is cheap, and called under no lock.
+	Dead() (dead []cluster.NodeID, changed <-chan struct{})
 }
 
 // Orders reaches the owners of facets.

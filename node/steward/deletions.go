@@ -97,4 +97,3 @@ func (d *deletions) end(e finished) {
 	x.next = time.Now().Add(x.pause)
 	x.pause = min(2*x.pause, maxFinishPause)
 }
-

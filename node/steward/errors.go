@@ -24,6 +24,11 @@ var (
 	// ErrTooFewNodes says that too few nodes would stay to keep every facet as
 	// often as is wanted.
 	ErrTooFewNodes = errors.New("too few nodes would be left")
+	// ErrInUse says that a node cannot be removed because it was not decommissioned,
+	// or is not empty yet.
+	ErrInUse = errors.New("node is in use")
+	// ErrAlive says that a node cannot be removed because it lives.
+	ErrAlive = errors.New("node still lives")
 )
 
 // Why an attempt to move a facet did not succeed; the text ends in an operation's

@@ -20,6 +20,10 @@ const (
 	// workers wait for slow nodes, and an operator cannot follow more.
 	MaxRunning = 16
 
+	// MaxRate bounds Request.Rate: more than any cluster can move, and a nanosecond
+	// can still be told from none.
+	MaxRate = 100_000
+
 	// maxMessage bounds the text an operation carries.
 	maxMessage = 256
 
@@ -56,6 +60,10 @@ const (
 	// proposeTimeout bounds a proposal. A leader commits in milliseconds; one that
 	// cannot is about to be deposed.
 	proposeTimeout = 10 * time.Second
+
+	// viewAge is how old a view may be to look at rows that changed: the table tells
+	// of rows far more often than of nodes.
+	viewAge = 100 * time.Millisecond
 
 	// retryAfter is the pause after a failover some of whose proposals failed or
 	// met nodes that changed meanwhile. It doubles up to maxPause.

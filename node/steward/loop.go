@@ -3,7 +3,6 @@ package steward
 import (
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/placement"
 )
@@ -23,16 +22,12 @@ type loop struct {
 	recheck time.Time                      // when to walk the dead nodes' rows again; zero: not
 	pause   time.Duration                  // before the next walk after a failure
 
+	moved  time.Time // when the nodes changed last
 	scanAt time.Time
-	dirty  bool // a scan would see something it did not see
+	dirty  bool      // a scan would see what the last one did not
+	ripe   time.Time // when a member becomes lost by time alone; zero: none will
 
 	deletions deletions
-}
-
-// takeover is one that was done.
-type takeover struct {
-	at time.Time
-	to placement.Owner
 }
 
 func newLoop(t *term) *loop {
@@ -40,23 +35,29 @@ func newLoop(t *term) *loop {
 }
 
 func (l *loop) run() {
-	cfg := &l.t.s.cfg
-	l.watch = cfg.Table.Watch()
+	l.watch = l.t.s.cfg.Table.Watch()
 	defer l.watch.Close()
 	l.scanAt = time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	old := &view{} // of before the term: every node is new
+	rows := false  // woken by the table alone
+	var dead <-chan struct{}
 	for {
-		v := l.t.look()
-		l.round(old, v)
-		old = v
+		changes := l.watch.Take()
+		v := old
+		if !rows || changes.Nodes || changes.All || time.Since(v.now) > viewAge {
+			v, dead = l.t.look()
+		}
+		l.round(old, v, changes)
+		old, rows = v, false
 		timer.Reset(time.Until(l.due(v)))
 		select {
 		case <-l.t.ctx.Done():
 			return
-		case <-cfg.Lives.Changed():
+		case <-dead:
 		case <-l.watch.Wake():
+			rows = true
 		case id := <-l.deletions.ended:
 			l.deletions.end(id)
 		case <-timer.C:
@@ -76,23 +77,20 @@ func (l *loop) due(v *view) time.Time {
 	return at
 }
 
-func (l *loop) round(old, v *view) {
-	changes := l.watch.Take()
+func (l *loop) round(old, v *view, changes placement.Changes) {
 	moved := v.differs(old)
-	l.dirty = l.dirty || moved || changes.All || len(changes.Rows) > 0
+	again := changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck)
+	l.dirty = l.dirty || moved || again || len(changes.Rows) > 0
 	f := &failover{l: l, v: v}
-	switch {
-	case moved || changes.All || !l.recheck.IsZero() && !v.now.Before(l.recheck):
-		l.recheck = time.Time{}
+	if moved {
+		l.moved = v.now
 		for _, n := range v.list {
-			if before := old.nodes[n.ID]; !n.alive || before == nil || before.Store != n.Store || changes.All {
-				f.walk(n.ID)
+			if before := old.nodes[n.ID]; !n.alive || before != nil && before.Store != n.Store {
+				f.walk(l.t.s.cfg.Table.OwnedBy(n.ID))
 			}
 		}
-		if moved {
-			l.resume(v, false)
-			l.scanSoon(v.now.Add(scanPause))
-		}
+		l.scanSoon(v.now.Add(scanPause))
+		l.resume(v, false)
 	}
 	for _, id := range changes.Rows {
 		if row, ok := l.t.s.cfg.Table.ByIncarnation(id); ok {
@@ -100,7 +98,15 @@ func (l *loop) round(old, v *view) {
 			l.deletions.see(&row, v.now)
 		}
 	}
-	if !v.now.Before(l.scanAt) {
+	scan := !v.now.Before(l.scanAt)
+	if again {
+		l.recheck = time.Time{}
+		if !scan { // it looks at them all
+			f.walk(l.t.s.cfg.Table.Facets())
+		}
+	}
+	f.flush() // first what clients wait for
+	if scan {
 		l.scan(f)
 		l.resume(v, true)
 	}
@@ -118,9 +124,11 @@ func (l *loop) scanSoon(at time.Time) {
 func (l *loop) scan(f *failover) {
 	v, s := f.v, l.t.s
 	l.scanAt = v.now.Add(s.cfg.ScanEvery)
+	l.dirty = l.dirty || !l.ripe.IsZero() && !v.now.Before(l.ripe)
+	l.ripe = time.Time{}
 	if at, ok := v.ripens(); ok {
+		l.ripe = at
 		l.scanSoon(at)
-		l.dirty = true
 	}
 	for id, m := range l.recent {
 		if v.now.Sub(m.at) >= hold {
@@ -158,7 +166,7 @@ func (l *loop) scan(f *failover) {
 	s.found = now
 	s.mu.Unlock()
 	if now.repairing > 0 {
-		l.goOn(v, Request{Kind: Repair}, true)
+		l.goOn(v, Request{Kind: Repair})
 	}
 }
 
@@ -175,8 +183,9 @@ func (l *loop) resume(v *view, scanned bool) {
 		default:
 			continue
 		}
-		if _, known := l.t.s.latest(r); !known || scanned && l.t.left(v, r) {
-			l.goOn(v, r, true)
+		last, known := l.t.s.latest(r)
+		if !known || last.Status == Interrupted || scanned && l.t.left(v, r) {
+			l.goOn(v, r)
 		}
 	}
 }
@@ -187,7 +196,7 @@ func (t *term) left(v *view, r Request) bool {
 		for range t.s.cfg.Table.HeldBy(r.Node) {
 			return true
 		}
-		return t.s.cfg.RemoveMember != nil
+		return false
 	}
 	for f := range t.s.cfg.Table.OwnedBy(r.Node) {
 		if v.leave(&f, r.Node).need != nothing {
@@ -197,19 +206,24 @@ func (t *term) left(v *view, r Request) bool {
 	return false
 }
 
-// goOn begins an operation by itself, or takes the last one of its kind up again if
-// it did not get to its end and had some rest.
-func (l *loop) goOn(v *view, r Request, auto bool) {
-	last, known := l.t.s.latest(r)
+// goOn begins an operation that nobody asked for. One that did not get to its end
+// rests and is taken up again; so is a drain whose work came back.
+func (l *loop) goOn(v *view, r Request) {
+	s := l.t.s
+	last, known := s.latest(r)
+	repaired := r.Kind == Repair && last.Status == Completed
+	rested := v.now.Sub(last.Ended) >= resumeAfter || !last.Ended.After(l.moved) // it may do better now
 	switch {
 	case known && last.Status == Running:
-	case known && last.Status != Completed && last.Auto == auto && v.now.Sub(last.Ended) < resumeAfter && last.Status != Interrupted:
-	case known && last.Status != Completed && last.Status != Cancelled:
+		return
+	case known && !repaired && !rested && last.Status != Interrupted:
+		return
+	case known && !repaired && last.Status != Cancelled && (last.Auto || r.Kind != Repair):
 		l.t.resume(last.ID)
-	default:
-		if _, err := l.t.begin(r, auto); err != nil && l.t.ctx.Err() == nil {
-			l.t.s.log.Warn("begin operation", "kind", string(r.Kind), "node", string(r.Node), "error", err)
-		}
+		return
+	}
+	if _, err := l.t.begin(r, true); err != nil && l.t.ctx.Err() == nil {
+		s.log.Warn("begin operation", "kind", string(r.Kind), "node", string(r.Node), "error", err)
 	}
 }
 
@@ -226,97 +240,4 @@ func (v *view) differs(old *view) bool {
 		}
 	}
 	return false
-}
-
-// failover gathers takeovers and brings them into the table in batches. It is of
-// one round.
-type failover struct {
-	l     *loop
-	v     *view
-	cmds  []placement.Command
-	again bool // something did not work that may work at once
-}
-
-// walk considers the rows of one node.
-func (f *failover) walk(node cluster.NodeID) {
-	for row := range f.l.t.s.cfg.Table.OwnedBy(node) {
-		f.consider(&row)
-		if f.l.t.ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// consider takes a row over if its owner is gone.
-func (f *failover) consider(row *placement.Facet) verdict {
-	a, what := f.v.takeover(row)
-	if what != orphan {
-		return what
-	}
-	if m, ok := f.l.recent[row.Incarnation]; ok && m.to != row.Owner {
-		if free := m.at.Add(hold); f.v.now.Before(free) {
-			if f.l.recheck.IsZero() || free.Before(f.l.recheck) {
-				f.l.recheck = free
-			}
-			return what
-		}
-	}
-	if f.cmds = append(f.cmds, a); len(f.cmds) == batch {
-		f.flush()
-	}
-	return what
-}
-
-// flush proposes what was gathered. What is refused was decided by somebody else:
-// the row has another epoch, and is told as changed.
-func (f *failover) flush() {
-	if len(f.cmds) == 0 {
-		return
-	}
-	t := f.l.t
-	cmds := f.cmds
-	f.cmds = f.cmds[:0]
-	res, err := t.propose(t.ctx, cmds...)
-	if err != nil {
-		f.again = true
-		if t.ctx.Err() == nil {
-			t.s.log.Warn("take facets of dead nodes over", "facets", len(cmds), "error", err)
-		}
-		return
-	}
-	for i := range res {
-		a := cmds[i].(placement.Acquire)
-		switch res[i].Outcome {
-		case placement.Done:
-			t.s.takenOver.Add(1)
-			f.l.remember(a.Incarnation, takeover{f.v.now, a.Owner})
-		case placement.RefusedBoot, placement.RefusedNode, placement.RefusedStore:
-			f.again = true // the nodes changed since the view
-			fallthrough
-		default:
-			t.s.refused.Add(1)
-		}
-	}
-}
-
-// remember notes a takeover for its hold.
-func (l *loop) remember(id facet.Incarnation, m takeover) {
-	if len(l.recent) >= maxRemembered {
-		clear(l.recent)
-	}
-	l.recent[id] = m
-}
-
-// end proposes the rest, and has the walk repeated if something did not work.
-func (f *failover) end() {
-	f.flush()
-	if !f.again {
-		f.l.pause = 0
-		return
-	}
-	f.l.pause = min(max(2*f.l.pause, retryAfter), maxPause)
-	at := time.Now().Add(f.l.pause)
-	if f.l.recheck.IsZero() || at.Before(f.l.recheck) {
-		f.l.recheck = at
-	}
 }

@@ -3,6 +3,7 @@ package steward
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,9 +19,12 @@ const (
 	Drain Kind = "drain"
 	// Undrain lets a node take facets again; it ends a drain or a decommission.
 	Undrain Kind = "undrain"
-	// Decommission is a drain that also moves every copy off the node, and then
-	// lets it go.
+	// Decommission is a drain that also moves every copy off the node. The node may
+	// be dead.
 	Decommission Kind = "decommission"
+	// Remove takes a decommissioned node, which no row names any more, out of the
+	// cluster.
+	Remove Kind = "remove"
 	// Repair gives a successor to every member of a set that does not live, and
 	// lets sets grow to the replication factor.
 	Repair Kind = "repair"
@@ -33,11 +37,11 @@ type Status string
 
 const (
 	Running   Status = "running"
-	Completed Status = "completed"
+	Completed Status = "done"
 	// Failed: what could be done was done, and Failed facets remain. Drains,
 	// decommissions and repairs are taken up again after a minute.
 	Failed    Status = "failed"
-	Cancelled Status = "cancelled"
+	Cancelled Status = "canceled"
 	// Interrupted: this node ceased to lead. The next leader goes on with drains
 	// and decommissions, and begins its own repairs.
 	Interrupted Status = "interrupted"
@@ -52,7 +56,9 @@ type Operation struct {
 	// Auto: nobody asked for it. DryRun: it only counts.
 	Auto   bool
 	DryRun bool
-	// Done, Total and Failed count moves of facets. Total grows when more turn up.
+	Rate   int // moves of facets begun a second, at most
+	// Done, Total and Failed count moves of facets. Total grows when more turn up;
+	// Failed ones are not tried again before the operation has ended.
 	Done    int
 	Total   int
 	Failed  int
@@ -64,20 +70,30 @@ type Operation struct {
 // Request asks for an operation.
 type Request struct {
 	Kind Kind
-	Node cluster.NodeID // of Drain, Undrain and Decommission
+	Node cluster.NodeID // of Drain, Undrain, Decommission and Remove
 	// DryRun counts what there is to do, in Total, and does nothing.
 	DryRun bool
+	// Rate is how many moves to begin a second, at most MaxRate; zero is that of
+	// Config.
+	Rate int
+	// Force removes a node that still lives, and decommissions one without which
+	// facets have fewer copies than they should, down to one. A later leader does
+	// not know of it and stops where facets would have too few.
+	Force bool
 }
 
 // operation is an Operation and what its leader needs to run it. All of it is
 // guarded by Steward.mu.
 type operation struct {
 	Operation
+	force  bool
 	cancel context.CancelCauseFunc // of the run under way
 	over   chan struct{}           // closed when that run ended
 }
 
-func (o *operation) is(r Request) bool { return o.Kind == r.Kind && o.Node == r.Node && o.DryRun == r.DryRun }
+func (o *operation) is(r Request) bool {
+	return o.Kind == r.Kind && o.Node == r.Node && o.DryRun == r.DryRun
+}
 
 // states are the node states that stand for operations.
 var states = map[Kind]placement.NodeState{
@@ -91,8 +107,8 @@ var states = map[Kind]placement.NodeState{
 // place of one that began by itself.
 //
 // Drain, Undrain and Decommission are in the table when Start returns. The error
-// is ErrNotLeading, ErrTooMany, ErrInvalid, ErrNoNode, ErrConflict, ErrTooFewNodes
-// or that of the proposal.
+// is ErrNotLeading, ErrTooMany, ErrInvalid, ErrNoNode, ErrConflict, ErrTooFewNodes,
+// ErrInUse, ErrAlive, that of the proposal or that of ctx.
 func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 	t := s.leading()
 	if t == nil {
@@ -105,10 +121,15 @@ func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 		if err := t.setNode(ctx, r.Node, state); err != nil {
 			return Operation{}, fmt.Errorf("start %s of %s: %w", r.Kind, r.Node, err)
 		}
-		t.endOthers(r)
+		err := t.end(ctx, func(o *operation) bool { return o.Node == r.Node && !o.is(r) }, errSuperseded)
+		if err != nil {
+			return Operation{}, err
+		}
 	}
-	if r.Kind == Repair && !r.DryRun {
-		t.endAutomatic()
+	if r.Kind == Repair && !r.DryRun { // make way for what was asked for
+		if err := t.end(ctx, func(o *operation) bool { return o.Kind == Repair && o.Auto }, errRequested); err != nil {
+			return Operation{}, err
+		}
 	}
 	o, err := t.begin(r, false)
 	if err != nil {
@@ -120,11 +141,14 @@ func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 // check tells whether a request can be begun.
 func (t *term) check(r Request) error {
 	_, about := states[r.Kind]
+	about = about || r.Kind == Remove
 	switch {
 	case !about && r.Kind != Repair && r.Kind != Rebalance:
 		return fmt.Errorf("%w: kind %.40q", ErrInvalid, r.Kind)
-	case !about && r.Node != "", about && r.Node == "", r.Kind == Undrain && r.DryRun:
+	case !about && r.Node != "", about && r.Node == "", (r.Kind == Undrain || r.Kind == Remove) && r.DryRun:
 		return fmt.Errorf("%w: node %.80q, dry run %v", ErrInvalid, r.Node, r.DryRun)
+	case r.Rate < 0 || r.Rate > MaxRate:
+		return fmt.Errorf("%w: rate %d", ErrInvalid, r.Rate)
 	case !about:
 		return nil
 	}
@@ -134,7 +158,9 @@ func (t *term) check(r Request) error {
 		return fmt.Errorf("%w: %s", ErrNoNode, r.Node)
 	case r.Kind == Drain && n.State == placement.NodeDecommissioning:
 		return fmt.Errorf("%w: %s", ErrConflict, r.Node)
-	case r.Kind != Decommission:
+	case r.Kind == Remove:
+		return t.mayRemove(n, r.Force)
+	case r.Kind != Decommission || r.Force:
 		return nil
 	}
 	left := 0
@@ -148,6 +174,27 @@ func (t *term) check(r Request) error {
 		return fmt.Errorf("%w: %d of the %d that every facet needs; add a node first", ErrTooFewNodes, left, least)
 	}
 	return nil
+}
+
+// mayRemove tells whether a node may go: nothing is on it, and it was meant to go.
+func (t *term) mayRemove(n placement.Node, force bool) error {
+	switch {
+	case t.s.cfg.RemoveMember == nil:
+		return fmt.Errorf("%w: nodes cannot be removed here", ErrInvalid)
+	case n.State != placement.NodeDecommissioning:
+		return fmt.Errorf("%w: %s is %v; decommission it first", ErrInUse, n.ID, n.State)
+	case !force && !t.dead(n.ID):
+		return fmt.Errorf("%w: %s; stop it first", ErrAlive, n.ID)
+	}
+	for f := range t.s.cfg.Table.HeldBy(n.ID) {
+		return fmt.Errorf("%w: %s keeps %v", ErrInUse, n.ID, f.Incarnation)
+	}
+	return nil
+}
+
+func (t *term) dead(node cluster.NodeID) bool {
+	dead, _ := t.s.cfg.Lives.Dead()
+	return slices.Contains(dead, node)
 }
 
 // setNode brings the state wanted of a node into the table.
@@ -196,7 +243,9 @@ func (s *Steward) Cancel(ctx context.Context, id string) error {
 	if op.Status != Running {
 		return nil
 	}
-	t.end(func(o *operation) bool { return o.ID == id }, errCancelled)
+	if err := t.end(ctx, func(o *operation) bool { return o.ID == id }, errCancelled); err != nil {
+		return err
+	}
 	if _, about := states[op.Kind]; about && !op.DryRun {
 		if err := t.setNode(ctx, op.Node, placement.NodeActive); err != nil {
 			return fmt.Errorf("cancel %s of %s: %w", op.Kind, op.Node, err)
@@ -230,8 +279,15 @@ func (t *term) begin(r Request, auto bool) (Operation, error) {
 	s.drawn++
 	o := &operation{Operation: Operation{
 		ID:   strconv.FormatUint(t.number, 10) + "-" + strconv.Itoa(s.drawn),
-		Kind: r.Kind, Node: r.Node, DryRun: r.DryRun, Auto: auto,
-	}}
+		Kind: r.Kind, Node: r.Node, DryRun: r.DryRun, Auto: auto, Rate: r.Rate,
+	}, force: r.Force}
+	switch {
+	case r.Rate > 0:
+	case auto && r.Kind == Repair:
+		o.Rate = s.cfg.RepairRate
+	default:
+		o.Rate = s.cfg.Rate
+	}
 	s.ops = append(s.ops, o)
 	s.forget()
 	t.runLocked(o)
@@ -308,7 +364,7 @@ func (s *Steward) running() int {
 }
 
 // end cancels the running operations that which says, and waits for them.
-func (t *term) end(which func(*operation) bool, why error) {
+func (t *term) end(ctx context.Context, which func(*operation) bool, why error) error {
 	t.s.mu.Lock()
 	var over []chan struct{}
 	for _, o := range t.s.ops {
@@ -319,18 +375,13 @@ func (t *term) end(which func(*operation) bool, why error) {
 	}
 	t.s.mu.Unlock()
 	for _, c := range over {
-		<-c
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-}
-
-// endOthers ends what runs about a node and is not what r asks for.
-func (t *term) endOthers(r Request) {
-	t.end(func(o *operation) bool { return o.Node == r.Node && !o.is(r) }, errSuperseded)
-}
-
-// endAutomatic makes way for a repair that was asked for.
-func (t *term) endAutomatic() {
-	t.end(func(o *operation) bool { return o.Kind == Repair && o.Auto }, errRequested)
+	return nil
 }
 
 // edit changes the counts of an operation under way.

@@ -61,8 +61,8 @@ func (v *view) leave(f *placement.Facet, node cluster.NodeID) plan {
 
 // vacate is the plan of a decommission: no row names the node. Where fewer nodes
 // are left than a set has members it shrinks, to three at least (rule R43) or to
-// the replication factor if that is one.
-func (v *view) vacate(f *placement.Facet, node cluster.NodeID) plan {
+// the replication factor if that is one; by force, to one.
+func (v *view) vacate(f *placement.Facet, node cluster.NodeID, force bool) plan {
 	if !f.Active.Has(node) && !f.Next.Has(node) && f.Owner.Node != node {
 		return plan{}
 	}
@@ -73,7 +73,11 @@ func (v *view) vacate(f *placement.Facet, node cluster.NodeID) plan {
 	if !old.Has(node) { // only the set of a change under way has it, which has to end first
 		return plan{need: wanted, owner: f.Owner.Node, set: old}
 	}
-	set, ok := v.mend(f, func(m placement.Member) bool { return m.Node == node }, false, min(old.Len(), 3, v.replicas))
+	least := min(old.Len(), 3, v.replicas)
+	if force {
+		least = 1
+	}
+	set, ok := v.mend(f, func(m placement.Member) bool { return m.Node == node }, false, least)
 	if !ok {
 		return plan{need: stuck, why: whyNoNode}
 	}
@@ -101,14 +105,15 @@ func (v *view) repair(f *placement.Facet, urgent bool) plan {
 		}
 		return plan{}
 	}
+	if !v.majority(old) {
+		return plan{need: stuck, why: whyMajority}
+	}
 	set, ok := v.mend(f, func(m placement.Member) bool { return v.lost(m, urgent) }, true, old.Len())
 	switch {
 	case (!ok || set.Equal(old)) && lost > 0:
 		return plan{need: stuck, why: whyNoNode}
 	case !ok || set.Equal(old):
 		return plan{}
-	case !v.majority(old):
-		return plan{need: stuck, why: whyMajority}
 	}
 	return v.moveTo(f, set)
 }
@@ -150,7 +155,7 @@ func (v *view) balance(f *placement.Facet, hints map[cluster.NodeID]Hint) plan {
 		r.Pins = []cluster.NodeID{f.Owner.Node}
 	}
 	p, err := planner.Choose(nodes, r)
-	if err != nil || p.Set.Len() < old.Len() {
+	if err != nil || p.Set.Len() < old.Len() || !v.majority(p.Set) {
 		return plan{}
 	}
 	for _, m := range p.Set.Members() {
@@ -248,35 +253,35 @@ func (v *view) mend(f *placement.Facet, drop func(placement.Member) bool, retain
 	return placement.Set{}, false
 }
 
-// choose lets the planner complete a set to exactly want members.
+// choose lets the planner complete a set to exactly want members, of which a
+// majority is sound: others could not be activated.
 func (v *view) choose(f *placement.Facet, nodes []planner.Node, keep []placement.Member, want int) (placement.Set, bool) {
 	pins := make([]cluster.NodeID, len(keep))
 	for i, m := range keep {
 		pins[i] = m.Node
 	}
 	p, err := planner.Choose(nodes, planner.Request{Facet: f.Incarnation, Replicas: want, Pins: pins})
-	return p.Set, err == nil && p.Set.Len() == want
+	return p.Set, err == nil && p.Set.Len() == want && v.majority(p.Set)
 }
 
-// shrink picks want of the members of a set that has to become smaller: the owner,
-// then those that live.
+// shrink picks want of the members of a set that has to become smaller: those that
+// live, the owner among them, and others only if these are too few.
 func (v *view) shrink(f *placement.Facet, kept []placement.Member, want int) (placement.Set, bool) {
-	var pins []placement.Member
-	var rest []planner.Node
-	for _, living := range []bool{true, false} {
-		for _, m := range kept {
-			n := v.nodes[m.Node]
-			if n.alive != living {
-				continue
-			}
-			if m.Node == f.Owner.Node && living {
-				pins = append(pins, m)
-			}
-			rest = append(rest, planner.Node{ID: m.Node, Store: m.Store, Zone: n.Zone})
+	var owner, living []placement.Member
+	var nodes, dead []planner.Node
+	for _, m := range kept {
+		n := planner.Node{ID: m.Node, Store: m.Store, Zone: v.nodes[m.Node].Zone}
+		if !v.sound(m) {
+			dead = append(dead, n)
+			continue
 		}
-		if len(rest) >= want {
-			return v.choose(f, rest, pins, want)
+		nodes, living = append(nodes, n), append(living, m)
+		if m.Node == f.Owner.Node {
+			owner = append(owner, m)
 		}
 	}
-	return placement.Set{}, false
+	if len(living) >= want {
+		return v.choose(f, nodes, owner, want)
+	}
+	return v.choose(f, append(nodes, dead...), living, want)
 }

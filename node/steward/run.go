@@ -57,7 +57,7 @@ func (t *term) run(ctx context.Context, o *operation) {
 func (t *term) perform(ctx context.Context, o *operation) error {
 	stages := t.stages(o)
 	total := 0
-	v := t.look()
+	v, _ := t.look()
 	for _, st := range stages {
 		for f := range st.rows(t.s.cfg.Table) {
 			if p := st.want(v, &f); p.need == wanted || p.need == stuck && !st.patient {
@@ -72,33 +72,29 @@ func (t *term) perform(ctx context.Context, o *operation) error {
 	if o.DryRun {
 		return nil
 	}
-	failed := 0
 	for _, st := range stages {
-		n, err := t.stage(ctx, o, st)
-		if err != nil {
+		if err := t.stage(ctx, o, st); err != nil {
 			return err
 		}
-		failed += n
 	}
-	if o.Kind != Decommission || t.s.cfg.RemoveMember == nil || failed > 0 {
-		return nil
-	}
-	if err := t.s.cfg.RemoveMember(ctx, o.Node); err != nil {
-		return fmt.Errorf("let node %s go: %w", o.Node, err)
+	if o.Kind == Remove {
+		if err := t.s.cfg.RemoveMember(ctx, o.Node); err != nil {
+			return fmt.Errorf("let node %s go: %w", o.Node, err)
+		}
 	}
 	return nil
 }
 
 // stages are the parts of an operation.
 func (t *term) stages(o *operation) []stage {
-	node := o.Node
+	node, force := o.Node, o.force
 	held := func(table *placement.Table) iter.Seq[placement.Facet] { return table.HeldBy(node) }
 	leave := stage{rows: held, want: func(v *view, f *placement.Facet) plan { return v.leave(f, node) }}
 	switch o.Kind {
 	case Drain:
 		return []stage{leave}
 	case Decommission:
-		return []stage{leave, {rows: held, want: func(v *view, f *placement.Facet) plan { return v.vacate(f, node) }}}
+		return []stage{leave, {rows: held, want: func(v *view, f *placement.Facet) plan { return v.vacate(f, node, force) }}}
 	case Repair:
 		urgent := !o.Auto
 		return []stage{{rows: (*placement.Table).Facets, patient: o.Auto,
@@ -123,7 +119,7 @@ func (t *term) stages(o *operation) []stage {
 		}
 		return []stage{{rows: (*placement.Table).Facets, want: owners}, {rows: (*placement.Table).Facets, want: sets}}
 	}
-	return nil // Undrain is done when the table says so
+	return nil // Undrain is done when the table says so, and Remove moves nothing
 }
 
 // superseded reports whether an operation's node is in another state than the one
@@ -135,14 +131,14 @@ func (v *view) superseded(o *operation) bool {
 }
 
 // stage walks the table, moves what wants to move, and looks again, until nothing
-// is left but what failed too often, and tells how much that is.
-func (t *term) stage(ctx context.Context, o *operation, st stage) (failed int, err error) {
-	w := &workers{t: t, o: o, st: st, attempts: map[facet.Incarnation]int{}}
+// is left but what failed too often.
+func (t *term) stage(ctx context.Context, o *operation, st stage) error {
+	w := &workers{t: t, o: o, st: st, rate: o.Rate, attempts: map[facet.Incarnation]int{}}
 	pause := passPause
 	for range maxPasses {
-		v := t.look()
+		v, _ := t.look()
 		if v.superseded(o) {
-			return 0, errSuperseded
+			return errSuperseded
 		}
 		todo, again := []facet.Incarnation(nil), true
 		for f := range st.rows(t.s.cfg.Table) {
@@ -157,24 +153,24 @@ func (t *term) stage(ctx context.Context, o *operation, st stage) (failed int, e
 			todo = append(todo, f.Incarnation)
 			again = again && tried > 0
 			if ctx.Err() != nil {
-				return 0, ctx.Err()
+				return ctx.Err()
 			}
 		}
 		if len(todo) == 0 {
-			return w.failed(), nil
+			return nil
 		}
 		t.edit(o, func(op *Operation) { op.Total = max(op.Total, op.Done+op.Failed+len(todo)) })
 		if again { // only what failed before: give the cause some time to go
 			if !sleep(ctx, pause) {
-				return 0, ctx.Err()
+				return ctx.Err()
 			}
 			pause = min(2*pause, maxPause)
 		}
 		if err := w.all(ctx, todo); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, errEndless
+	return errEndless
 }
 
 // workers move the facets of one stage, a bounded number at a time.
@@ -182,6 +178,7 @@ type workers struct {
 	t    *term
 	o    *operation
 	st   stage
+	rate int
 	next time.Time // when the next may begin; of the goroutine that hands them out
 
 	mu       sync.Mutex
@@ -189,14 +186,9 @@ type workers struct {
 }
 
 func (w *workers) all(ctx context.Context, todo []facet.Incarnation) error {
-	cfg := &w.t.s.cfg
-	rate := cfg.Rate
-	if w.o.Auto && w.o.Kind == Repair {
-		rate = cfg.RepairRate
-	}
-	every := time.Second / time.Duration(rate)
+	every := time.Second / time.Duration(w.rate)
 	var g errgroup.Group
-	g.SetLimit(cfg.Concurrency)
+	g.SetLimit(w.t.s.cfg.Concurrency)
 	for _, id := range todo {
 		now := time.Now()
 		if !sleep(ctx, w.next.Sub(now)) {
@@ -212,17 +204,6 @@ func (w *workers) all(ctx context.Context, todo []facet.Incarnation) error {
 	}
 	_ = g.Wait() // they return no errors
 	return ctx.Err()
-}
-
-// failed is how many facets were given up.
-func (w *workers) failed() int {
-	n := 0
-	for _, tried := range w.attempts {
-		if tried >= maxAttempts {
-			n++
-		}
-	}
-	return n
 }
 
 // count books the end of one attempt.

@@ -146,31 +146,36 @@ type term struct {
 	number uint64
 	ctx    context.Context
 	cancel context.CancelFunc
-	group  sync.WaitGroup // grows only under Steward.mu while Steward.term is this
+	group  sync.WaitGroup // joined by its own goroutines, or under Steward.mu while Steward.term is this
 
-	view atomic.Pointer[view] // the newest
+	view  atomic.Pointer[view] // the newest
+	turns atomic.Uint64        // views begun
 
 	mu     sync.Mutex
-	seen   sightings                       // guarded by mu
+	turn   uint64                         // guarded by mu; of the newest view
+	seen   sightings                      // guarded by mu
 	claims map[facet.Incarnation]struct{} // guarded by mu; facets an operation moves now
 }
 
-// look makes a new view, for everybody.
-func (t *term) look() *view {
+// look makes a new view, for everybody. Of two made at a time the one begun later
+// counts. The channel is closed when other nodes are dead.
+func (t *term) look() (*view, <-chan struct{}) {
+	turn := t.turns.Add(1)
 	var hints map[cluster.NodeID]Hint
 	if t.s.cfg.Hints != nil {
 		hints = t.s.cfg.Hints()
 	}
-	alive := map[cluster.NodeID]bool{}
+	dead, changed := t.s.cfg.Lives.Dead()
 	nodes := t.s.cfg.Table.Nodes()
-	for _, n := range nodes {
-		alive[n.ID] = t.s.cfg.Lives.Alive(n.ID)
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	v := t.seen.look(time.Now(), &t.s.cfg, nodes, alive, hints)
+	if turn < t.turn {
+		return t.view.Load(), changed
+	}
+	t.turn = turn
+	v := t.seen.look(time.Now(), &t.s.cfg, nodes, dead, hints)
 	t.view.Store(v)
-	return v
+	return v, changed
 }
 
 // propose brings commands into the log as one entry.

@@ -1,6 +1,7 @@
 package steward
 
 import (
+	"slices"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -53,14 +54,14 @@ type store struct {
 }
 
 // look makes a view of the nodes as they are now, and remembers what is new.
-func (s *sightings) look(now time.Time, cfg *Config, nodes []placement.Node, alive map[cluster.NodeID]bool, hints map[cluster.NodeID]Hint) *view {
+func (s *sightings) look(now time.Time, cfg *Config, nodes []placement.Node, gone []cluster.NodeID, hints map[cluster.NodeID]Hint) *view {
 	v := &view{
 		now: now, replicas: cfg.Replicas, repairAfter: cfg.RepairAfter, replacedAfter: cfg.ReplacedAfter,
 		nodes: make(map[cluster.NodeID]*sight, len(nodes)),
 	}
 	dead, stores := map[cluster.NodeID]time.Time{}, map[cluster.NodeID]store{}
 	for _, node := range nodes {
-		n := &sight{Node: node, alive: alive[node.ID]}
+		n := &sight{Node: node, alive: !slices.Contains(gone, node.ID)}
 		if !n.alive {
 			n.since = now
 			if since, ok := s.dead[n.ID]; ok {
