@@ -74,9 +74,8 @@ func (re *replay) finish(report *Report) error {
 		case st.tomb():
 		case st.health == Uncertain:
 			report.Uncertain++
-			s.uncertain[st.id] = st.promised
-			s.logger.Warn("the last batch of the commit log was lost and may have held an acknowledged commit of this facet; what is there will be used",
-				"facet", st.id, "last", st.last())
+			s.logger.Warn("an acknowledged commit of this facet may be lost on this store; what is there will be used",
+				"facet", st.id, "last", st.last(), "promised_then", uint64(s.lost.at(st.id)))
 		case st.health.broken():
 			report.Holed++
 			s.logger.Error("facet is out of service on this store: restore it from a backup or an export, or let a replica send a snapshot",
@@ -136,9 +135,7 @@ func (re *replay) judge(damage []commitlog.Damage, sick map[*state]Health) error
 	}
 	n := 0
 	for st, h := range sick {
-		if h <= st.health {
-			continue
-		}
+		// Also where the copy is known to be as bad: it was promised more since.
 		if n++; n%carryBatch == 0 {
 			if err := s.log.Sync(context.Background()); err != nil {
 				return err
@@ -147,7 +144,7 @@ func (re *replay) judge(damage []commitlog.Damage, sick map[*state]Health) error
 		err := s.patient(context.Background(), func() error {
 			st.mu.Lock()
 			defer st.mu.Unlock()
-			st.health = h
+			s.worsen(st, h)
 			return s.wake(st).carry()
 		})
 		if err != nil {
@@ -297,20 +294,14 @@ func (s *Store) restore(f *dbFile, from, to pages.Base, images []commitlog.Loc, 
 }
 
 // healed takes in that an entry stamped with the epoch of its own session is
-// durable: its owner has sent the whole adopted log, so whatever the lost batch
-// held is here again or was never committed (R14). State.mu is held.
+// durable: its owner has sent the whole adopted log, so whatever was lost is here
+// again or was never committed (R14). State.mu is held.
 func (s *Store) healed(l *live, epoch facet.Epoch) {
 	st := l.st
-	s.uncertainMu.Lock()
-	since, ok := s.uncertain[st.id]
-	if ok && epoch > since {
-		delete(s.uncertain, st.id)
-	}
-	s.uncertainMu.Unlock()
-	if !ok || epoch <= since {
+	if !s.heals(st, epoch) {
 		return
 	}
-	st.health = Healthy
+	s.setHealth(st, Healthy, 0)
 	if err := l.carry(); err != nil {
 		// Only the memory of it is lost: the next boot finds it uncertain again.
 		s.logger.Warn("facet is sound again, but that could not be recorded", "facet", st.id, "error", err)
@@ -322,6 +313,9 @@ func (s *Store) healed(l *live, epoch facet.Epoch) {
 func (l *live) carry() error {
 	st := l.st
 	c := carried{promised: st.promised, base: st.base(), health: st.health, flags: st.flags, end: tailOf(l.last)}
+	if st.health != Healthy {
+		c.since = l.s.lost.at(st.id)
+	}
 	if st.promised != 0 {
 		c.boot = l.s.boots.id(st.boot)
 	}
@@ -339,7 +333,7 @@ func (s *Store) quarantine(st *state, h Health) {
 	err := s.patient(context.Background(), func() error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		st.health = max(st.health, h)
+		s.worsen(st, h)
 		return s.wake(st).carry()
 	})
 	if err != nil {
@@ -350,7 +344,7 @@ func (s *Store) quarantine(st *state, h Health) {
 // diverged answers an entry that cannot be of the same log. State.mu is held.
 func (s *Store) diverged(st *state, why error) error {
 	s.logger.Error("log diverged: facet is out of service on this store", "facet", st.id, "why", why)
-	st.health = Diverged
+	s.worsen(st, Diverged)
 	if err := s.wake(st).carry(); err != nil {
 		s.logger.Error("quarantine could not be recorded", "facet", st.id, "error", err)
 	}

@@ -44,6 +44,9 @@
 //	     0   8    number of the temporary file
 //	     8   4    size in pages
 //	     12  32   position of the snapshot
+//	     44  1    health of the copy with it
+//	     45  7    zero
+//	     52  8    epoch promised when its health was lost, 0 if it is sound
 //	0x81 PROMISE  epoch: the one promised; seq: of the last entry before
 //	     0   16   boot id of the owner it was issued to
 //	     16  8    epoch of the last entry before
@@ -64,6 +67,7 @@
 //	     20  8    epoch of the last entry before
 //	     28  4    size of the database file in pages
 //	     32  32   position of the base
+//	     64  8    epoch promised when its health was lost, 0 if it is sound
 //	0x86 DAMAGE   incarnation, epoch and seq are zero
 //	     0   1    kind of commitlog.Damage
 //	     1   3    zero

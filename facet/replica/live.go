@@ -18,7 +18,7 @@ import (
 // in the order they were placed, so one queue, pend, serves all who wait.
 //
 // Invariant I4: known and durable never decrease but by a cut, which never cuts
-// at or below known. Invariant: len(entries) == last.Seq - base.Seq unless the
+// at or below known. While an INSTALL is under way the base is above both. Invariant: len(entries) == last.Seq - base.Seq unless the
 // facet is broken; entries[i] is the entry first+i and is the zero Loc until it
 // is durable.
 //
@@ -138,7 +138,7 @@ func (st *state) last() facet.Position {
 // durable here. Invariant I4: never above the durable end.
 func (l *live) commitKnown() facet.Seq {
 	if l.s.opts.SingleNode {
-		return max(l.durable, l.st.basePos.Seq) // R50: a majority of one
+		return l.durable // R50: a majority of one
 	}
 	return min(l.known, l.durable)
 }
@@ -289,6 +289,8 @@ func (l *live) landed(p *pending, loc commitlog.Loc) {
 		l.images = append(l.images, loc)
 	case kindInstall: // the base moved when it was placed
 		st.baseSeg = loc.Segment
+		// Not before: a crash would have left the old log (I4).
+		l.known, l.durable = max(l.known, p.seq), max(l.durable, p.seq)
 	case kindBase:
 		st.baseSeg = loc.Segment
 		l.rebase(l.next)

@@ -72,10 +72,7 @@ type Store struct {
 	mu    sync.RWMutex
 	table table
 
-	// uncertain holds, for each facet whose health is Uncertain, the epoch
-	// promised when that was found.
-	uncertainMu sync.Mutex
-	uncertain   map[facet.Incarnation]facet.Epoch
+	lost lost
 
 	notified atomic.Uint32 // segment of the latest record reported durable
 	buffers  sync.Pool     // of *[]byte, for encoding
@@ -106,8 +103,7 @@ func Open(opts Options) (*Store, Report, error) {
 	}
 	s := &Store{
 		opts: opts, fs: opts.FS, logger: opts.Logger, table: newTable(),
-		uncertain: make(map[facet.Incarnation]facet.Epoch),
-		slots:     make(chan struct{}, opts.Checkpoints), dead: make(chan struct{}),
+		slots: make(chan struct{}, opts.Checkpoints), dead: make(chan struct{}),
 	}
 	s.buffers.New = func() any { return new([]byte) }
 	s.files.init(s)

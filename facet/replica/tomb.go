@@ -61,7 +61,7 @@ func (r Replica) placeTomb() (*live, error) {
 		}
 	}
 	st.flags |= flagTomb
-	st.health = Healthy
+	r.s.setHealth(st, Healthy, 0)
 	st.setBase(pages.Base{})
 	l.last, l.first, l.entries, l.runs, l.images = facet.Position{}, 1, nil, nil, nil
 	l.known, l.durable = 0, 0
