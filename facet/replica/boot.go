@@ -25,6 +25,12 @@ func (re *replay) finish(report *Report) error {
 			}
 			return true
 		}
+		if st.flags&flagDropped != 0 {
+			if st.flags&flagFiled == 0 {
+				unfiled = append(unfiled, st)
+			}
+			return true
+		}
 		report.Facets++
 		if st.live != nil {
 			lives = append(lives, st)
@@ -53,7 +59,7 @@ func (re *replay) finish(report *Report) error {
 	}
 	for _, st := range unfiled {
 		if err := s.fileAt(st, time.Now()); err != nil {
-			return fmt.Errorf("move deleted facet %v to the trash: %w", st.id, err)
+			return fmt.Errorf("move the file of %v to the trash: %w", st.id, err)
 		}
 	}
 	if err := s.log.Sync(context.Background()); err != nil {
@@ -71,7 +77,7 @@ func (re *replay) finish(report *Report) error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		switch {
-		case st.tomb():
+		case st.gone() != nil:
 		case st.health == Uncertain:
 			report.Uncertain++
 			s.logger.Warn("an acknowledged commit of this facet may be lost on this store; what is there will be used",
@@ -144,6 +150,9 @@ func (re *replay) judge(damage []commitlog.Damage, sick map[*state]Health) error
 		err := s.patient(context.Background(), func() error {
 			st.mu.Lock()
 			defer st.mu.Unlock()
+			if st.flags&flagDropped != 0 {
+				h = Uncertain // a copy begun since may be lost, but what is left is none
+			}
 			s.worsen(st, h)
 			return s.wake(st).carry()
 		})
@@ -168,9 +177,11 @@ func (re *replay) named(r *commitlog.RecordID, at commitlog.Loc, health Health, 
 		return
 	}
 	st := re.s.lookup(r.Incarnation, true)
-	st.flags |= flagCreated
 	if st.tomb() {
 		return
+	}
+	if st.flags&flagDropped == 0 {
+		st.flags |= flagCreated
 	}
 	if r.Kind == kindPromise && r.Epoch > st.promised {
 		// The boot it was made to is lost, so nobody can act in that epoch here;
@@ -333,6 +344,9 @@ func (s *Store) quarantine(st *state, h Health) {
 	err := s.patient(context.Background(), func() error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
+		if st.gone() != nil {
+			return nil
+		}
 		s.worsen(st, h)
 		return s.wake(st).carry()
 	})

@@ -14,8 +14,8 @@ const (
 	// Healthy: nothing is known against it.
 	Healthy Health = iota
 	// Uncertain: acknowledged entries may be lost that stood behind what is here:
-	// in the last batch of the log, or in a damaged copy that a snapshot has
-	// replaced. The copy fences and takes entries, its tail says nothing (R19).
+	// in the last batch of the log, in a damaged copy that a snapshot has replaced,
+	// or in one that was dropped before this one was begun. The copy fences and takes entries, its tail says nothing (R19).
 	Uncertain
 	// Holed: acknowledged records are lost. The copy fences; it is not served and
 	// takes no entries until a snapshot has replaced it.

@@ -44,6 +44,8 @@ type live struct {
 	touched       uint64     // times a checkpoint or install began: scrub compares
 	next          pages.Base // base placed, not yet durable; zero for none
 
+	sources []*BaseFile // being read
+
 	images   []commitlog.Loc // PAGES of the newest checkpoint since the base; entries are there too
 	imagesTo pages.Base      // what they lead to, once the last part is there
 
@@ -120,7 +122,7 @@ func (s *Store) wake(st *state) *live {
 
 // settle lets the live part go when nothing needs it.
 func (l *live) settle() {
-	if len(l.entries) > 0 || l.pend.n > 0 || l.open || l.checkpointing || l.installing {
+	if len(l.entries) > 0 || l.pend.n > 0 || len(l.sources) > 0 || l.open || l.checkpointing || l.installing {
 		return
 	}
 	l.st.live = nil

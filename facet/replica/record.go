@@ -177,7 +177,7 @@ type carried struct {
 const carryLen = 4 + 16 + 8 + 4 + positionLen + 8
 
 func (c *carried) record(id facet.Incarnation) commitlog.Record {
-	p := append(make([]byte, 0, carryLen), c.flags&(flagTomb|flagFiled), byte(c.health), 0, 0)
+	p := append(make([]byte, 0, carryLen), carriedBits(c.flags), byte(c.health), 0, 0)
 	p = be.AppendUint64(append(p, c.boot[:]...), uint64(c.end.epoch))
 	return commitlog.Record{
 		Kind: kindCarry, Incarnation: id, Epoch: c.promised, Seq: c.end.seq,
@@ -185,23 +185,39 @@ func (c *carried) record(id facet.Incarnation) commitlog.Record {
 	}
 }
 
+// carriedBits are the flags of a state as CARRY has them.
+func carriedBits(flags uint8) byte {
+	b := flags & (flagTomb | flagFiled)
+	if flags&flagDropped != 0 {
+		b |= 4
+	}
+	return b
+}
+
 func decodeCarry(rec *commitlog.Record) (c carried, err error) {
 	p := rec.Payload
 	if err := fixed("carry", p, carryLen); err != nil {
 		return c, err
 	}
-	if p[0]&^(flagTomb|flagFiled) != 0 || Health(p[1]) > Diverged || p[2]|p[3] != 0 {
+	if p[0]&^7 != 0 || p[0]&5 == 5 || Health(p[1]) > Diverged || p[2]|p[3] != 0 {
 		return c, fmt.Errorf("decode carry: bad flags %x", p[:4])
 	}
-	c.promised, c.flags, c.health = rec.Epoch, p[0], Health(p[1])
+	c.promised, c.flags, c.health = rec.Epoch, p[0]&(flagTomb|flagFiled), Health(p[1])
+	if p[0]&4 != 0 {
+		c.flags |= flagDropped
+	}
 	copy(c.boot[:], p[4:20])
 	c.end = tail{facet.Epoch(be.Uint64(p[20:])), rec.Seq}
 	base, rest, err := decodeBase(p[28:])
 	if err != nil {
 		return c, err
 	}
-	if c.base, c.since = base, facet.Epoch(be.Uint64(rest)); c.health == Healthy && c.since != 0 {
+	c.base, c.since = base, facet.Epoch(be.Uint64(rest))
+	switch {
+	case c.health == Healthy && c.since != 0:
 		return c, fmt.Errorf("decode carry: lost its health in epoch %v and is sound", c.since)
+	case c.flags&flagDropped != 0 && (c.base != pages.Base{} || c.end != tail{}):
+		return c, fmt.Errorf("decode carry: dropped, with a base at %v", c.base.Position)
 	}
 	return c, nil
 }

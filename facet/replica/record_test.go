@@ -23,6 +23,7 @@ func samples() []commitlog.Record {
 	end := tail{8, 301}
 	carry := carried{promised: 9, boot: boot, base: base, end: end, health: Uncertain, since: 6}
 	tomb := carried{promised: 9, boot: boot, flags: flagTomb | flagFiled}
+	drop := carried{promised: 9, boot: boot, health: Uncertain, since: 9, flags: flagDropped | flagFiled}
 	images := imagePart{last: true, number: 2, to: base}
 	install := installed{number: 0x0123456789abcdef, to: base, health: Uncertain, since: 6}
 	dam := damageID{commitlog.Hole, 42, 4096, 77}
@@ -31,6 +32,7 @@ func samples() []commitlog.Record {
 		baseRecord(id, base, end),
 		carry.record(id),
 		tomb.record(id),
+		drop.record(id),
 		{Kind: kindPages, Incarnation: id, Epoch: 7, Seq: 300, Payload: append(images.append(nil), "images"...)},
 		install.record(id),
 		{Kind: kindCut, Incarnation: id, Epoch: 9, Seq: 301, Payload: base.Position.AppendBinary(nil)},

@@ -42,10 +42,14 @@ func (re *replay) record(rec commitlog.Record, loc commitlog.Loc) error {
 		return err
 	}
 	st := re.s.lookup(rec.Incarnation, true)
-	st.flags |= flagCreated
 	re.newest[st] = loc
 	if st.tomb() && rec.Kind != kindTomb && rec.Kind != kindCarry {
 		return nil
+	}
+	// Whatever is said of a facet, it is kept here, unless it says dropped.
+	st.flags |= flagCreated
+	if !st.tomb() {
+		st.flags = flagCreated
 	}
 	switch rec.Kind {
 	case kindEntry:
@@ -110,6 +114,11 @@ func (re *replay) carry(st *state, c *carried, loc commitlog.Loc) {
 	if c.flags&flagTomb != 0 || st.tomb() {
 		re.tomb(st, c.flags, loc)
 		return
+	}
+	if c.flags&flagDropped != 0 {
+		st.live = nil
+		st.flags = c.flags
+		st.setBase(pages.Base{})
 	}
 	re.base(st, c.base, loc)
 	re.tells(st, c.end)
