@@ -90,6 +90,52 @@ func TestTakenFromADeafNode(t *testing.T) {
 	})
 }
 
+// TestRevoked: a node that is not told of a revocation loses its lease, whether or
+// not anybody waits for that (R40).
+func TestRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.do(register(1))
+		w.do(register(2))
+		w.settle()
+		id := w.serve(1, 2)
+		h := w.hold(2)
+		defer h.Close()
+		h.told.Store(w.table.Applied())
+		time.Sleep(time.Second)
+		w.take(id, 1)
+		time.Sleep(ttl)
+		if h.Valid() {
+			t.Error("renewed though a session may serve what was taken")
+		}
+	})
+}
+
+// TestTableIsAhead: a row is judged with what it says itself, for the leader may not
+// have been told of it yet.
+func TestTableIsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.do(register(1))
+		w.do(register(2))
+		w.settle()
+		id := w.serve(1, 2)
+		h := w.hold(2)
+		defer h.Close()
+		h.told.Store(w.table.Applied())
+		time.Sleep(time.Second)
+		w.grants.mu.Lock()
+		defer w.grants.mu.Unlock()
+		w.take(id, 1)
+		row, _ := w.table.ByIncarnation(id)
+		if at := w.grants.freeAt(&row, true); at < h.Deadline() {
+			t.Errorf("free at %v, and the lease ends at %v", at, h.Deadline())
+		}
+	})
+}
+
 // TestDeadHolder: the lease of a node that is gone is waited out once, for all its
 // facets.
 func TestDeadHolder(t *testing.T) {
