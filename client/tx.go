@@ -27,7 +27,7 @@ func (f *Facet) Begin(ctx context.Context) (*Tx, error) {
 	if f.readOnly {
 		sql = "BEGIN"
 	}
-	k := newCall()
+	k := f.client.newCall()
 	if err := k.setStep(sql, nil, facet.StepExecute, true); err != nil {
 		k.free()
 		return nil, err
@@ -74,7 +74,7 @@ func (tx *Tx) send(ctx context.Context, sql string, args []any, kind facet.StepK
 	if len(sql) > facet.MaxSQLLen {
 		return nil, sqlTooLong(len(sql))
 	}
-	k := newCall()
+	k := tx.f.client.newCall()
 	if err := k.setStep(sql, args, kind, noRows); err != nil {
 		k.free()
 		return nil, err
@@ -88,6 +88,7 @@ func (tx *Tx) send(ctx context.Context, sql string, args []any, kind facet.StepK
 
 // run is do for a transaction: there is one connection and no other.
 func (tx *Tx) run(ctx context.Context, k *call, whole bool) error {
+	begin := time.Now()
 	for a := (attempt{effect: k.eff}); ; a.try++ {
 		st := answered
 		err := tx.conn.send(ctx, k)
@@ -99,17 +100,11 @@ func (tx *Tx) run(ctx context.Context, k *call, whole bool) error {
 			}
 			return nil
 		}
-		a.stage, a.code, a.hint, a.left = st, 0, 0, tx.f.client.opt.RetryFor
-		if d, ok := ctx.Deadline(); ok {
-			a.left = min(a.left, time.Until(d))
-		}
-		var e *facet.Error
-		if st == answered && errors.As(err, &e) {
-			a.code, a.hint = e.Code, e.RetryAfter
-		}
+		a.observe(st, err, tx.f.client.timeLeft(ctx, begin))
 		act, pause, maybe := decide(a)
 		a.maybe = maybe
 		if act == again {
+			a.pauses++
 			if werr := sleep(ctx, pause); werr != nil {
 				return k.fail(giveUp, dropped, errors.Join(werr, err))
 			}
