@@ -20,8 +20,9 @@ type Options struct {
 	Token       string
 	TokenSource func(ctx context.Context) (string, error)
 
-	// Idempotent gives every write an idempotency key made by the SDK, so that it
-	// is retried when its connection is lost. It costs the facet one row a write.
+	// Idempotent gives every write outside transactions an idempotency key made by
+	// the SDK, so that it is retried when its connection is lost and takes effect
+	// once. The package comment tells what it costs.
 	Idempotent bool
 
 	// RetryFor bounds how long one call is retried, if its context does not end it

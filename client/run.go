@@ -137,6 +137,16 @@ func (c *Client) ask(name facet.Name, n *node, err error) (next *node, straight,
 	return c.follow(name, n, e)
 }
 
+// hear takes in what a failure that is not retried tells about where the facet is.
+func (c *Client) hear(name facet.Name, n *node, st stage, code facet.Code, err error) {
+	switch {
+	case code == facet.CodeNotOwner:
+		c.ask(name, n, err) // the next call goes where it leads
+	case st != answered:
+		c.elsewhere(name, n, st, code)
+	}
+}
+
 // settle remembers who answered a call that was not answered at first.
 func (c *Client) settle(k *call, n *node, doubt bool) {
 	if k.req.Name == (facet.Name{}) || !doubt && n == c.home.Load() && c.owners.get(k.req.Name) == nil {
