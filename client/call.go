@@ -6,7 +6,7 @@ import (
 	"github.com/facetd/facetd/facet"
 )
 
-// call is one request and what came back for it. It is pooled.
+// call is one request and what came back for it. It is pooled by its client.
 //
 // The goroutine of the caller owns it, but for the fields below the line: from
 // the moment the call has a slot in a connection until it left it, those belong
@@ -20,7 +20,10 @@ type call struct {
 	frame []byte // the encoded request
 	eff   effect
 
-	node *node // where it was sent last
+	ownKey bool // the key was made by the SDK, so another does as well
+
+	home *sync.Pool // where free puts it
+	node *node      // where it was sent last
 	conn *conn
 	slot uint32
 
@@ -38,9 +41,14 @@ type call struct {
 	pos    facet.Position
 }
 
-var callPool = sync.Pool{New: func() any { return &call{wake: make(chan struct{}, 1)} }}
-
-func newCall() *call { return callPool.Get().(*call) }
+// newCall takes a call of the client's pool. There is one pool a client and not
+// one for all, so that a client whose time is a test's shares nothing with others.
+func (c *Client) newCall() *call {
+	if k, _ := c.calls.Get().(*call); k != nil {
+		return k
+	}
+	return &call{home: &c.calls, wake: make(chan struct{}, 1)}
+}
 
 // free puts the call back. It must not have a slot.
 func (c *call) free() {
@@ -58,8 +66,8 @@ func (c *call) free() {
 	clear(c.names)
 	c.names = c.names[:0]
 	c.resetAnswer()
-	c.node, c.conn = nil, nil
-	callPool.Put(c)
+	c.node, c.conn, c.ownKey = nil, nil, false
+	c.home.Put(c)
 }
 
 // resetAnswer makes the call ready to be sent (again).

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -463,6 +464,9 @@ func (c *conn) over(err error) {
 	}
 	c.mu.Unlock()
 	c.node.leave(c)
+	if errors.Is(err, wire.ErrPeerSilent) {
+		c.node.suspect(err)
+	}
 }
 
 func (c *conn) cause() error {

@@ -21,14 +21,38 @@
 // Every error a node gives is a *facet.Error underneath: use errors.Is with the
 // sentinels of package facet and errors.As for the details.
 //
+// # Owners
+//
+// A facet is served by one node, its owner, and may move. The SDK asks any node,
+// follows where it points, and remembers the way; a way of a later epoch is never
+// given up for one of an earlier. When the owner cannot be reached it asks the
+// others, endpoints as well as nodes it learned of, with pauses of 2 to 100 ms,
+// until one of them knows the next owner. After an owner died this adds at most
+// 100 ms to the time its lease lasts. A node that vanished without a word is
+// noticed by silence, after three times Options.PingInterval.
+//
 // # Retries and keys
 //
-// Until its context ends, and for at most Options.RetryFor, the SDK retries what
-// was not done (the node is overloaded, recovering, busy with an interactive
-// transaction, or not the owner), and what may be done twice without harm: reads,
-// and writes with an idempotency key. A statement counts as a read when it begins
-// with SELECT, VALUES or EXPLAIN, or goes through Facet.ReadOnly; the node is told
-// and refuses it if it writes after all. Keys cost the facet one row for each
-// write, so they are asked for: Facet.Idempotent or Options.Idempotent for keys
-// made by the SDK, WithKey for one of your own.
+// Until its context ends, or for 30 s if it has no deadline (Options.RetryFor), the
+// SDK retries what was not done (the node is overloaded, recovering, busy with an
+// interactive transaction, not reached, or not the owner), and what may be done
+// twice without harm: reads, and writes with an idempotency key. A statement counts
+// as a read when it begins with SELECT, VALUES or EXPLAIN, or goes through
+// Facet.ReadOnly; the node is told and refuses it if it writes after all.
+//
+// So the loss of an owner is seen by writes without a key that were on their way to
+// it, and by nobody else. Keys are asked for, because they cost: the facet keeps a
+// row for each of the last 1,024 writes of every client, for a day, and a single
+// facet written to as fast as it goes does a half to a third of the writes.
+// Facet.Idempotent or Options.Idempotent is for keys made by the SDK, WithKey for
+// one of your own. An application whose writes are worth more than that sets
+// Options.Idempotent and never meets facet.ErrUnknownOutcome outside of
+// transactions, unless its context ends first.
+//
+// # Transactions
+//
+// An interactive transaction dies with its connection and its owner: its statements
+// then fail with facet.ErrTxClosed, and nothing of it was done. facet.ErrUnknownOutcome
+// comes from a COMMIT that was sent and not answered. Facet.Tx begins again by
+// itself where it surely was rolled back.
 package client

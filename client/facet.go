@@ -161,7 +161,7 @@ func (f *Facet) steps(ctx context.Context, stmts []Stmt, atomic bool) ([]StepRes
 	if len(stmts) > facet.MaxSteps {
 		return nil, facet.Errorf(facet.CodeLimit, "%d statements, limit %d", len(stmts), facet.MaxSteps)
 	}
-	k := newCall()
+	k := f.client.newCall()
 	steps, write, err := encodeSteps(stmts)
 	if err != nil {
 		k.free()
@@ -201,7 +201,7 @@ func (f *Facet) one(ctx context.Context, sql string, args []any, kind facet.Step
 	if len(sql) > facet.MaxSQLLen {
 		return nil, sqlTooLong(len(sql))
 	}
-	k := newCall()
+	k := f.client.newCall()
 	if err := k.setStep(sql, args, kind, noRows); err != nil {
 		k.free()
 		return nil, err
@@ -235,13 +235,19 @@ func (f *Facet) finish(ctx context.Context, k *call, write, keyable bool) {
 			if key, ok := ctx.Value(keyInContext{}).(facet.Key); ok {
 				k.req.Key = key
 			} else if f.idempotent {
-				k.req.Key = f.client.nextKey()
+				k.req.Key, k.ownKey = f.client.keys.next(f.name), true
 			}
 			if !k.req.Key.IsZero() {
 				k.eff = effKeyed
 			}
 		}
 	}
+	k.encode(ctx)
+}
+
+// rekey gives a request that was not executed another key.
+func (k *call) rekey(ctx context.Context, key facet.Key) {
+	k.req.Key = key
 	k.encode(ctx)
 }
 

@@ -4,12 +4,18 @@ import "time"
 
 // Bounds of the SDK, with their reasons.
 const (
-	// defaultDialTimeout bounds connecting and the handshake.
-	defaultDialTimeout = 5 * time.Second
+	// defaultDialTimeout bounds connecting and the handshake: what is longer than
+	// this across a cluster is a node that vanished, and its facets move in 1.6 s.
+	defaultDialTimeout = time.Second
 
-	// defaultRetryFor bounds how long one call is retried when its context does
-	// not end it earlier: longer than a failover takes, short enough for a person.
-	defaultRetryFor = 15 * time.Second
+	// defaultRetryFor bounds how long one call is retried when its context has no
+	// deadline: much longer than a failover takes, and not for ever.
+	defaultRetryFor = 30 * time.Second
+
+	// defaultPingInterval is how long a node may be silent before it is asked for a
+	// sign of life. After three times this the connection is given up, which is
+	// about when the facets of a node that vanished are served by others.
+	defaultPingInterval = 600 * time.Millisecond
 
 	// defaultConns is Options.ConnsPerNode where none is given.
 	defaultConns = 2
@@ -18,17 +24,28 @@ const (
 	// ownership is moving, and asking faster does not help.
 	maxRedirects = 4
 
-	// maxTries bounds the tries of one call whatever the time.
-	maxTries = 100
+	// maxTries bounds the tries of one call whatever the time: an hour of them.
+	maxTries = 1 << 16
 
-	// backoffMin and backoffMax bound the pause between tries.
-	backoffMin = 5 * time.Millisecond
-	backoffMax = 500 * time.Millisecond
+	// backoffMin and backoffMax bound the pause between tries: the first is for a
+	// facet whose owner is about to be known, the last is what a failover may
+	// take longer because of it. maxHint bounds what a node may ask for.
+	backoffMin = 2 * time.Millisecond
+	backoffMax = 100 * time.Millisecond
+	maxHint    = 2 * time.Second
 
 	// redialMin and redialMax bound how often a node that cannot be reached is
-	// dialed again.
+	// dialed again. Nobody waits for these dials.
 	redialMin = 20 * time.Millisecond
-	redialMax = 2 * time.Second
+	redialMax = 500 * time.Millisecond
+
+	// surveyEvery is how long the list of the cluster's nodes is good enough,
+	// surveyTimeout bounds asking for it.
+	surveyEvery   = 10 * time.Second
+	surveyTimeout = 5 * time.Second
+
+	// keyCounters is the number of counters of idempotency keys: 32 KiB a client.
+	keyCounters = 4096
 
 	// maxNodes bounds the nodes a client keeps connections to.
 	maxNodes = 256

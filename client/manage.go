@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -211,43 +212,95 @@ func (c *Client) info(ctx context.Context, method, path string, body io.Reader) 
 	return j.info()
 }
 
-// manage makes a management request, following redirects. What cannot be reached
-// is tried at the other endpoints, once each; a request whose body was read is
-// not sent twice.
+// manage makes a management request, following redirects and trying again as any
+// other request is: everything but an import may be done twice, and an import
+// whose file was not read was not begun.
 func (c *Client) manage(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
-	base := int(c.preferred.Load())
+	begin := time.Now()
 	src := &once{r: body}
-	var last error
-	for i := range c.endpoints {
-		target := c.endpoints[(base+i)%len(c.endpoints)].at.String() + path
-		for range maxRedirects + 1 {
-			resp, err := c.request(ctx, method, target, src)
-			if err != nil {
-				last = fmt.Errorf("%w: %w", facet.Errorf(lostCode(src), "reach %s", target), err)
-				break
-			}
+	n := c.home.Load()
+	target := n.at.String() + path
+	deleted := false // an earlier try may have
+	for a := (attempt{}); ; a.try++ {
+		resp, err := c.request(ctx, method, target, src)
+		st := lost
+		if err == nil {
 			if resp.StatusCode < 300 {
 				return resp, nil
 			}
-			next := resp.Header.Get("Location")
-			if resp.StatusCode == http.StatusTemporaryRedirect && next != "" && !src.used() {
-				resp.Body.Close()
-				to, err := resp.Request.URL.Parse(next)
-				if err != nil {
-					return nil, facet.Errorf(facet.CodeInternal, "follow redirect to %.200q: %v", next, err)
+			st, err = answered, refusal(resp)
+			resp.Body.Close()
+		}
+		if deleted && errors.Is(err, facet.ErrNotFound) {
+			resp.StatusCode, resp.Body = http.StatusNoContent, http.NoBody
+			return resp, nil
+		}
+		if a.effect = effRead; src.used() {
+			a.effect = effWrite
+		}
+		a.observe(st, err, c.timeLeft(ctx, begin))
+		var moved *movedError
+		to := ""
+		if errors.As(err, &moved) {
+			to, a.detour = moved.to, moved.to == "" || moved.to == target
+		}
+		act, pause, _ := decide(a)
+		if src.used() && act != unknown || c.ctx.Err() != nil {
+			act = giveUp // the file cannot be read again
+		}
+		if act == again && ctx.Err() == nil {
+			a.redirects, a.pauses = 0, a.pauses+1
+			if st == lost || a.code == facet.CodeUnavailable || a.detour {
+				if st == lost && method == http.MethodDelete {
+					deleted = true
 				}
-				target, last = to.String(), facet.Errorf(facet.CodeUnavailable, "more than %d redirects", maxRedirects)
+				n = c.nodes.after(n)
+				to = n.at.String() + path
+			}
+			if sleep(ctx, pause) == nil {
+				if to != "" {
+					target = to
+				}
 				continue
 			}
-			err = httpError(resp)
-			resp.Body.Close()
-			return nil, err
 		}
-		if src.used() || ctx.Err() != nil {
-			break
+		if act == redirect {
+			a.redirects++
+			target = to
+			continue
 		}
+		if st == lost {
+			return nil, fmt.Errorf("%w: %w", facet.Errorf(lostCode(src), "reach %s", target), err)
+		}
+		return nil, err
 	}
-	return nil, last
+}
+
+// movedError is a redirect over HTTP: to is the URL at the owner.
+type movedError struct {
+	*wireError
+	to string
+}
+
+// wireError is facet.Error under a name that leaves its method Error visible.
+type wireError = facet.Error
+
+func (e *movedError) Unwrap() error { return e.wireError }
+
+// refusal makes an error of an answer that is not a success. The body of a
+// redirect is not needed to follow it.
+func refusal(resp *http.Response) error {
+	err := httpError(resp)
+	if resp.StatusCode != http.StatusTemporaryRedirect {
+		return err
+	}
+	moved := &movedError{wireError: facet.Errorf(facet.CodeNotOwner, "the owner is elsewhere")}
+	errors.As(err, &moved.wireError)
+	moved.Code = facet.CodeNotOwner
+	if next, perr := resp.Request.URL.Parse(resp.Header.Get("Location")); perr == nil && (next.Scheme == "http" || next.Scheme == "https") {
+		moved.to = next.String()
+	}
+	return moved
 }
 
 // lostCode is the code of a request that got no answer. Creating and deleting

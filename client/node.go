@@ -2,30 +2,38 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/facetd/facetd/facet"
 )
 
 // node is one node as the client sees it: its address and the connections to it.
 type node struct {
 	client *Client
 	at     endpoint
+	given  bool          // an endpoint of Open; never forgotten
 	next   atomic.Uint32 // round robin over lanes
 	lanes  []lane
-	used   atomic.Int64 // when it was asked for last, in Unix nanoseconds; only kept for nodes that may be forgotten
+	used   atomic.Int64 // when it was named last, in Unix nanoseconds
+
+	// down: it was not reached at last. Others are asked before it, and nobody
+	// waits for its dials, until one of them succeeds.
+	down atomic.Bool
+
+	mu       sync.Mutex
+	err      error     // guarded by mu; of the last dial of any lane
+	failures int       // guarded by mu; dials failed in a row
+	notUntil time.Time // guarded by mu; do not dial again before
 }
 
 // lane holds one connection, or none.
 type lane struct {
-	conn atomic.Pointer[conn] // usable as far as known
-
-	mu       sync.Mutex
-	dialing  chan struct{} // closed when the dial under way ends
-	err      error         // of the last dial
-	failures int           // dials failed in a row
-	notUntil time.Time     // do not dial again before
+	conn    atomic.Pointer[conn] // usable as far as known
+	dialing chan struct{}        // guarded by node.mu; closed when the dial under way ends
 }
 
 func newNode(c *Client, at endpoint) *node {
@@ -33,7 +41,8 @@ func newNode(c *Client, at endpoint) *node {
 }
 
 // connect gives a usable connection, dialing if there is none. Callers share a
-// dial; after a failed one they fail at once until it is time for the next.
+// dial. A node that was not reached is dialed in the background, at its own pace:
+// callers fail at once and may ask another node meanwhile.
 func (n *node) connect(ctx context.Context) (*conn, error) {
 	l := &n.lanes[0]
 	if len(n.lanes) > 1 {
@@ -42,26 +51,16 @@ func (n *node) connect(ctx context.Context) (*conn, error) {
 	if c := l.conn.Load(); c != nil {
 		return c, nil
 	}
-	l.mu.Lock()
+	n.mu.Lock()
 	if c := l.conn.Load(); c != nil {
-		l.mu.Unlock()
+		n.mu.Unlock()
 		return c, nil
 	}
-	wait := l.dialing
-	if wait == nil {
-		if time.Now().Before(l.notUntil) {
-			err := l.err
-			l.mu.Unlock()
-			return nil, err
-		}
-		wait = make(chan struct{})
-		if !n.client.start(func() { n.dialLane(l, wait) }) {
-			l.mu.Unlock()
-			return nil, errClientClosed
-		}
-		l.dialing = wait
+	wait, err := n.dialing(l)
+	n.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	l.mu.Unlock()
 	select {
 	case <-wait:
 	case <-ctx.Done():
@@ -70,33 +69,81 @@ func (n *node) connect(ctx context.Context) (*conn, error) {
 	if c := l.conn.Load(); c != nil {
 		return c, nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err == nil {
 		return nil, errGoingAway // it was connected and is gone again
 	}
-	return nil, l.err
+	return nil, n.err
+}
+
+// dialing is the dial of a lane under way, started if it is time for one, or the
+// error to return instead of waiting for it. n.mu is held.
+func (n *node) dialing(l *lane) (<-chan struct{}, error) {
+	if l.dialing == nil {
+		if time.Now().Before(n.notUntil) {
+			return nil, n.err
+		}
+		ended := make(chan struct{})
+		if !n.client.start(func() { n.dialLane(l, ended) }) {
+			return nil, errClientClosed
+		}
+		l.dialing = ended
+	}
+	if n.down.Load() {
+		return nil, n.err
+	}
+	return l.dialing, nil
 }
 
 func (n *node) dialLane(l *lane, ended chan struct{}) {
 	ctx, cancel := context.WithTimeout(n.client.ctx, n.client.opt.DialTimeout)
 	defer cancel()
 	c, err := dial(ctx, n)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dialing, l.err = nil, err
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.dialing = nil
 	if err != nil {
-		pause := min(redialMax, redialMin<<min(l.failures, 10))
-		l.notUntil = time.Now().Add(pause/2 + rand.N(pause/2))
-		l.failures++
+		n.failed(err)
 	} else {
-		l.failures, l.notUntil = 0, time.Time{}
+		n.err, n.failures, n.notUntil = nil, 0, time.Time{}
+		n.down.Store(false)
 		l.conn.Store(c)
 		if !c.usable() {
 			l.conn.CompareAndSwap(c, nil) // over() may have come before Store
 		}
 	}
 	close(ended)
+}
+
+// failed notes a dial that failed. A node that refused was reached. n.mu is held.
+func (n *node) failed(err error) {
+	n.err = err
+	pause := min(redialMax, redialMin<<min(n.failures, 10))
+	n.notUntil = time.Now().Add(pause/2 + rand.N(pause/2))
+	n.failures++
+	var refusal *facet.Error
+	n.down.Store(!errors.As(err, &refusal))
+}
+
+// suspect notes that the node fell silent: it is dialed again before anybody waits
+// for it.
+func (n *node) suspect(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err == nil {
+		n.err = err
+		n.down.Store(true)
+	}
+}
+
+// probe dials a node that was not reached, if it is time.
+func (n *node) probe() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l := &n.lanes[0]; n.down.Load() && l.conn.Load() == nil {
+		n.dialing(l) // nobody waits for it
+	}
 }
 
 // leave stops giving c to new requests.

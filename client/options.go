@@ -20,15 +20,17 @@ type Options struct {
 	Token       string
 	TokenSource func(ctx context.Context) (string, error)
 
-	// Idempotent gives every write an idempotency key made by the SDK, so that it
-	// is retried when its connection is lost. It costs the facet one row a write.
+	// Idempotent gives every write outside transactions an idempotency key made by
+	// the SDK, so that it is retried when its connection is lost and takes effect
+	// once. The package comment tells what it costs.
 	Idempotent bool
 
-	// RetryFor bounds how long one call is retried when its context does not end
-	// it earlier. Default 15 s; negative means no retries.
+	// RetryFor bounds how long one call is retried, if its context does not end it
+	// earlier. Default: until the deadline of the context, 30 s where it has none.
+	// Negative means no retries.
 	RetryFor time.Duration
 
-	// DialTimeout bounds connecting to a node. Default 5 s.
+	// DialTimeout bounds connecting to a node, handshake included. Default 1 s.
 	DialTimeout time.Duration
 
 	// ConnsPerNode is how many connections to keep to each node. Default 2: while
@@ -40,7 +42,8 @@ type Options struct {
 	MaxResult int
 
 	// PingInterval is how long a node may be silent before it is asked for a sign
-	// of life; after three of them its connection is given up. Default 5 s.
+	// of life; after three of them its connection is given up. Default 600 ms, so
+	// that a machine that vanished is noticed when its facets have moved.
 	PingInterval time.Duration
 
 	// TLS configures https endpoints. nil uses the system's roots.
@@ -54,11 +57,11 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() error {
-	if o.RetryFor == 0 {
-		o.RetryFor = defaultRetryFor
-	}
 	if o.DialTimeout <= 0 {
 		o.DialTimeout = defaultDialTimeout
+	}
+	if o.PingInterval <= 0 {
+		o.PingInterval = defaultPingInterval
 	}
 	if o.ConnsPerNode <= 0 {
 		o.ConnsPerNode = defaultConns

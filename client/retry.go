@@ -35,7 +35,10 @@ type attempt struct {
 	code      facet.Code    // answered only
 	hint      time.Duration // the node's retry hint
 	try       int           // tries before this one
+	pauses    int           // pauses before this one
 	redirects int           // redirects in a row before this one
+	detour    bool          // the redirect contradicts what is known, or leads nowhere
+	freshKey  bool          // the key is one the SDK can exchange for another
 	maybe     bool          // an earlier try may have taken effect
 	left      time.Duration // time left for retries
 	jitter    float64       // [0, 1)
@@ -47,7 +50,7 @@ type action uint8
 const (
 	giveUp   action = iota // return the error as it is
 	again                  // try again after the pause, anywhere
-	redirect               // try at the owner the node named
+	redirect               // try at the owner at once
 	unknown                // return ErrUnknownOutcome
 	txGone                 // return ErrTxClosed: the transaction died with its connection
 )
@@ -119,7 +122,7 @@ func verdict(a attempt, maybe bool) action {
 		switch {
 		case bound:
 			return txGone
-		case a.redirects >= maxRedirects:
+		case a.redirects >= maxRedirects || a.detour:
 			return again
 		}
 		return redirect
@@ -131,6 +134,9 @@ func verdict(a attempt, maybe bool) action {
 			return txGone
 		}
 		return unknown
+	}
+	if a.code == facet.CodeKeyExpired && a.freshKey && !maybe {
+		return again // with another key: this one was refused, not executed
 	}
 	return giveUp
 }
@@ -146,9 +152,9 @@ func unsettled(a attempt) bool {
 // node's hint is a lower bound.
 func backoff(a attempt) time.Duration {
 	d := backoffMax
-	if a.try < 8 {
-		d = min(backoffMax, backoffMin<<a.try)
+	if a.pauses < 8 {
+		d = min(backoffMax, backoffMin<<a.pauses)
 	}
 	d = d/2 + time.Duration(a.jitter*float64(d/2))
-	return max(d, min(a.hint, 4*backoffMax))
+	return max(d, min(a.hint, maxHint))
 }

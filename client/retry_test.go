@@ -60,6 +60,7 @@ func TestDecide(t *testing.T) {
 
 func TestDecideBounds(t *testing.T) {
 	again1 := attempt{stage: notSent, left: time.Minute}
+	keyExpired := attempt{effect: effKeyed, stage: answered, code: facet.CodeKeyExpired, left: time.Minute}
 	for _, tc := range []struct {
 		name string
 		edit func(*attempt)
@@ -67,9 +68,13 @@ func TestDecideBounds(t *testing.T) {
 	}{
 		{"as it is", func(*attempt) {}, again},
 		{"no time left", func(a *attempt) { a.left = 0 }, giveUp},
-		{"pause longer than what is left", func(a *attempt) { a.try, a.left = 20, 10*time.Millisecond }, giveUp},
+		{"pause longer than what is left", func(a *attempt) { a.pauses, a.left = 20, 10*time.Millisecond }, giveUp},
 		{"too many tries", func(a *attempt) { a.try = maxTries }, giveUp},
 		{"redirect loop pauses", func(a *attempt) { a.stage, a.code, a.redirects = answered, facet.CodeNotOwner, maxRedirects }, again},
+		{"redirect that contradicts pauses", func(a *attempt) { a.stage, a.code, a.detour = answered, facet.CodeNotOwner, true }, again},
+		{"key of the SDK expired", func(a *attempt) { *a = keyExpired; a.freshKey = true }, again},
+		{"key of the SDK expired, maybe", func(a *attempt) { *a = keyExpired; a.freshKey, a.maybe = true, true }, unknown},
+		{"key of the caller expired", func(a *attempt) { *a = keyExpired }, giveUp},
 		{"redirect without time", func(a *attempt) { a.stage, a.code, a.left = answered, facet.CodeNotOwner, 0 }, giveUp},
 		{"keyed, maybe, no time", func(a *attempt) { a.effect, a.maybe, a.left = effKeyed, true, 0 }, unknown},
 		{"keyed, lost, no time", func(a *attempt) { a.effect, a.stage, a.left = effKeyed, lost, 0 }, unknown},
@@ -81,11 +86,11 @@ func TestDecideBounds(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
-	for try := range maxTries {
+	for pauses := range 100 {
 		for _, jitter := range []float64{0, 0.999} {
-			d := backoff(attempt{try: try, jitter: jitter})
+			d := backoff(attempt{pauses: pauses, jitter: jitter})
 			if d <= 0 || d > backoffMax {
-				t.Errorf("try %d waits %v", try, d)
+				t.Errorf("pause %d takes %v", pauses, d)
 			}
 		}
 	}

@@ -14,10 +14,7 @@ import (
 // often as decide allows. On success the caller owns k and frees it; on error k
 // is freed already.
 func (c *Client) do(ctx context.Context, k *call, whole bool) error {
-	n := c.owners.get(k.req.Name)
-	if n == nil {
-		n = c.endpoints[int(c.preferred.Load())%len(c.endpoints)]
-	}
+	n := c.first(k.req.Name)
 	st, err := c.try(ctx, k, n, whole)
 	if err == nil {
 		return nil
@@ -68,13 +65,18 @@ func unsentStage(ctx context.Context, err error) stage {
 // retry goes on after a first try that failed.
 func (c *Client) retry(ctx context.Context, k *call, n *node, whole bool, st stage, err error) error {
 	begin := time.Now()
-	a := attempt{effect: k.eff}
+	a := attempt{effect: k.eff, freshKey: k.ownKey}
+	doubt := false
 	for {
-		a.stage, a.code, a.hint, a.left = st, 0, 0, c.timeLeft(ctx, begin)
-		a.jitter = rand.Float64()
-		var e *facet.Error
-		if st == answered && errors.As(err, &e) {
-			a.code, a.hint = e.Code, e.RetryAfter
+		a.observe(st, err, c.timeLeft(ctx, begin))
+		var next *node
+		if a.code == facet.CodeNotOwner {
+			var straight bool
+			var ferr error
+			if next, straight, doubt, ferr = c.ask(k.req.Name, n, err); ferr != nil {
+				return k.fail(giveUp, st, ferr)
+			}
+			a.detour = !straight
 		}
 		act, pause, maybe := decide(a)
 		if act == again && c.ctx.Err() != nil {
@@ -85,15 +87,16 @@ func (c *Client) retry(ctx context.Context, k *call, n *node, whole bool, st sta
 		}
 		switch act {
 		case redirect:
-			next, rerr := c.follow(k.req.Name, e)
-			if rerr != nil {
-				return k.fail(giveUp, st, rerr)
-			}
-			n = next
 			a.redirects++
 		case again:
-			n = c.elsewhere(k.req.Name, n, st, a.code)
+			if next == nil {
+				next = c.elsewhere(k.req.Name, n, st, a.code)
+			}
+			if a.code == facet.CodeKeyExpired {
+				k.rekey(ctx, c.keys.next(k.req.Name))
+			}
 			a.redirects = 0
+			a.pauses++
 			if werr := sleep(ctx, pause); werr != nil {
 				if maybe {
 					return k.fail(unknown, st, errors.Join(werr, err))
@@ -103,51 +106,70 @@ func (c *Client) retry(ctx context.Context, k *call, n *node, whole bool, st sta
 		default:
 			return k.fail(act, st, err)
 		}
+		n = next
 		a.maybe = maybe
 		a.try++
 		if st, err = c.try(ctx, k, n, whole); err == nil {
+			c.settle(k, n, doubt)
 			return nil
 		}
 	}
 }
 
+// observe puts what became of a try into the attempt.
+func (a *attempt) observe(st stage, err error, left time.Duration) {
+	a.stage, a.code, a.hint, a.detour, a.left = st, 0, 0, false, left
+	a.jitter = rand.Float64()
+	var e *facet.Error
+	if st == answered && errors.As(err, &e) {
+		a.code, a.hint = e.Code, e.RetryAfter
+	}
+}
+
+// ask finds where a redirect leads. One that names nobody leads to anybody else,
+// after a pause: the owner is not known yet.
+func (c *Client) ask(name facet.Name, n *node, err error) (next *node, straight, doubt bool, ferr error) {
+	var e *facet.Error
+	errors.As(err, &e) // it has a code
+	if e.Owner == "" {
+		return c.nodes.after(n), false, false, nil
+	}
+	return c.follow(name, n, e)
+}
+
+// hear takes in what a failure that is not retried tells about where the facet is.
+func (c *Client) hear(name facet.Name, n *node, st stage, code facet.Code, err error) {
+	switch {
+	case code == facet.CodeNotOwner:
+		c.ask(name, n, err) // the next call goes where it leads
+	case st != answered:
+		c.elsewhere(name, n, st, code)
+	}
+}
+
+// settle remembers who answered a call that was not answered at first.
+func (c *Client) settle(k *call, n *node, doubt bool) {
+	if k.req.Name == (facet.Name{}) || !doubt && n == c.home.Load() && c.owners.get(k.req.Name) == nil {
+		return
+	}
+	c.owners.settle(k.req.Name, n, k.pos.Epoch, doubt)
+}
+
 // timeLeft is how long the call may still be retried.
 func (c *Client) timeLeft(ctx context.Context, begin time.Time) time.Duration {
+	d, ok := ctx.Deadline()
 	left := c.opt.RetryFor - time.Since(begin)
-	if d, ok := ctx.Deadline(); ok {
-		left = min(left, time.Until(d))
-	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return 0
+	case c.opt.RetryFor == 0 && ok:
+		return time.Until(d)
+	case c.opt.RetryFor == 0:
+		return defaultRetryFor - time.Since(begin)
+	case ok:
+		return min(left, time.Until(d))
 	}
 	return left
-}
-
-// follow learns the owner a redirect names.
-func (c *Client) follow(name facet.Name, e *facet.Error) (*node, error) {
-	if e.Owner == "" {
-		// It does not know the owner either; any endpoint may, later.
-		return c.endpoints[int(c.preferred.Add(1))%len(c.endpoints)], nil
-	}
-	n, err := c.nodeAt(e.Owner)
-	if err != nil {
-		return nil, fmt.Errorf("follow redirect: %w", err)
-	}
-	c.owners.learn(name, n, e.Epoch)
-	return n, nil
-}
-
-// elsewhere chooses the node of the next try: the same when it answered, another
-// endpoint when it could not be reached.
-func (c *Client) elsewhere(name facet.Name, n *node, st stage, code facet.Code) *node {
-	if st == answered && code != facet.CodeUnavailable {
-		return n
-	}
-	c.owners.forget(name, n)
-	if p := c.preferred.Load(); c.endpoints[int(p)%len(c.endpoints)] == n {
-		c.preferred.CompareAndSwap(p, p+1)
-	}
-	return c.endpoints[int(c.preferred.Load())%len(c.endpoints)]
 }
 
 // fail frees the call and makes the error its caller gets.

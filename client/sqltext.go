@@ -20,6 +20,18 @@ func reads(sql string) bool {
 	return false
 }
 
+// commits reports whether a single statement of a transaction may end it with its
+// effects: it begins with COMMIT, END or RELEASE.
+func commits(sql string) bool {
+	sql = skipBlank(sql)
+	for _, word := range []string{"commit", "end", "release"} {
+		if len(sql) >= len(word) && strings.EqualFold(sql[:len(word)], word) {
+			return true
+		}
+	}
+	return false
+}
+
 // Several reports whether sql holds more than one statement. Inside a CREATE
 // TRIGGER it sees several where SQLite sees one; a script runs either.
 func Several(sql string) bool {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,9 @@ type Tx struct {
 	conn *conn
 	id   facet.TxID
 	done atomic.Bool
+
+	// moved: it was rolled back because its connection or its owner went.
+	moved bool
 }
 
 // Begin opens a transaction that may write (BEGIN IMMEDIATE), or one that reads
@@ -27,7 +31,7 @@ func (f *Facet) Begin(ctx context.Context) (*Tx, error) {
 	if f.readOnly {
 		sql = "BEGIN"
 	}
-	k := newCall()
+	k := f.client.newCall()
 	if err := k.setStep(sql, nil, facet.StepExecute, true); err != nil {
 		k.free()
 		return nil, err
@@ -51,14 +55,35 @@ func (f *Facet) Begin(ctx context.Context) (*Tx, error) {
 }
 
 // Tx runs fn in a transaction and commits it, or rolls it back when fn fails or
-// panics. fn is called once: an error of the commit, or a transaction the node
-// closed, is returned and not retried, because only fn's author knows what else
-// it did.
+// panics.
+//
+// A transaction dies with its connection and with the ownership it was begun
+// under. When it surely was rolled back that way, fn is called again in a new
+// transaction, for as long as other calls are retried; so what fn does beside the
+// transaction must do no harm when it is done twice. For that fn must return the
+// error of the statement that failed, or one that wraps it. fn is not called again
+// when the node ended the transaction for being open too long, or when nobody
+// knows whether the commit took effect (facet.ErrUnknownOutcome).
 func (f *Facet) Tx(ctx context.Context, fn func(*Tx) error) error {
-	tx, err := f.Begin(ctx)
-	if err != nil {
-		return err
+	begin := time.Now()
+	for a := (attempt{}); ; a.pauses++ {
+		tx, err := f.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		err = tx.do(ctx, fn)
+		if err == nil || !tx.moved || !errors.Is(err, facet.ErrTxClosed) {
+			return err
+		}
+		a.jitter = rand.Float64()
+		pause := backoff(a)
+		if pause >= f.client.timeLeft(ctx, begin) || sleep(ctx, pause) != nil {
+			return err
+		}
 	}
+}
+
+func (tx *Tx) do(ctx context.Context, fn func(*Tx) error) error {
 	defer tx.Rollback(ctx) // nothing after Commit
 	if err := fn(tx); err != nil {
 		return err
@@ -74,7 +99,7 @@ func (tx *Tx) send(ctx context.Context, sql string, args []any, kind facet.StepK
 	if len(sql) > facet.MaxSQLLen {
 		return nil, sqlTooLong(len(sql))
 	}
-	k := newCall()
+	k := tx.f.client.newCall()
 	if err := k.setStep(sql, args, kind, noRows); err != nil {
 		k.free()
 		return nil, err
@@ -88,6 +113,7 @@ func (tx *Tx) send(ctx context.Context, sql string, args []any, kind facet.StepK
 
 // run is do for a transaction: there is one connection and no other.
 func (tx *Tx) run(ctx context.Context, k *call, whole bool) error {
+	begin := time.Now()
 	for a := (attempt{effect: k.eff}); ; a.try++ {
 		st := answered
 		err := tx.conn.send(ctx, k)
@@ -99,17 +125,11 @@ func (tx *Tx) run(ctx context.Context, k *call, whole bool) error {
 			}
 			return nil
 		}
-		a.stage, a.code, a.hint, a.left = st, 0, 0, tx.f.client.opt.RetryFor
-		if d, ok := ctx.Deadline(); ok {
-			a.left = min(a.left, time.Until(d))
-		}
-		var e *facet.Error
-		if st == answered && errors.As(err, &e) {
-			a.code, a.hint = e.Code, e.RetryAfter
-		}
+		a.observe(st, err, tx.f.client.timeLeft(ctx, begin))
 		act, pause, maybe := decide(a)
 		a.maybe = maybe
 		if act == again {
+			a.pauses++
 			if werr := sleep(ctx, pause); werr != nil {
 				return k.fail(giveUp, dropped, errors.Join(werr, err))
 			}
@@ -117,6 +137,10 @@ func (tx *Tx) run(ctx context.Context, k *call, whole bool) error {
 		}
 		if act == txGone || act == unknown || errors.Is(err, facet.ErrTxClosed) {
 			tx.done.Store(true)
+		}
+		if act == txGone {
+			tx.moved = true
+			tx.f.client.hear(tx.f.name, tx.conn.node, st, a.code, err)
 		}
 		return k.fail(act, st, err)
 	}
@@ -131,12 +155,17 @@ func (tx *Tx) note(k *call) {
 
 // Exec runs one statement of the transaction and drops its rows.
 func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (Result, error) {
-	return tx.exec(ctx, "exec", sql, args, facet.StepExecute, effInTx)
+	eff := effInTx
+	if commits(sql) {
+		eff = effCommit
+	}
+	return tx.exec(ctx, "exec", sql, args, facet.StepExecute, eff)
 }
 
-// Script runs any number of statements inside the transaction.
+// Script runs any number of statements inside the transaction. As they may end it,
+// facet.ErrUnknownOutcome means what it means for Commit.
 func (tx *Tx) Script(ctx context.Context, sql string) error {
-	_, err := tx.exec(ctx, "script", sql, nil, facet.StepScript, effInTx)
+	_, err := tx.exec(ctx, "script", sql, nil, facet.StepScript, effCommit)
 	return err
 }
 
@@ -161,7 +190,11 @@ func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (*Rows, error)
 }
 
 func (tx *Tx) query(ctx context.Context, r *Rows, sql string, args []any) error {
-	k, err := tx.send(ctx, sql, args, facet.StepExecute, false, false, effInTx)
+	eff := effInTx
+	if commits(sql) {
+		eff = effCommit
+	}
+	k, err := tx.send(ctx, sql, args, facet.StepExecute, false, false, eff)
 	if err != nil {
 		return tx.f.wrap("query", err)
 	}

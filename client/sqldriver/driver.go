@@ -14,6 +14,9 @@
 //
 //	facetd://HOST:PORT[,HOST:PORT…]/TENANT/FACET[?OPTION=VALUE&…]
 //
+// Any node will do as a host; several are for opening the database while one of
+// them is down. The others are learned.
+//
 //	token=T          bearer token
 //	tls=true         reach the hosts over https
 //	idempotent=true  give every write outside transactions an idempotency key
@@ -27,6 +30,15 @@
 // IMMEDIATE, or BEGIN with sql.TxOptions.ReadOnly; isolation is serializable, and
 // only that and the default are accepted. When the context of a transaction ends,
 // database/sql rolls it back.
+//
+// The pooled connections of a sql.DB are not connections to nodes, so the loss of a
+// node does not make one bad: the driver returns driver.ErrBadConn only for one
+// that was left in a transaction, and for a database that was closed. What may be
+// retried was retried when an error is returned. A transaction whose facet moved,
+// or whose node died, fails with facet.ErrTxClosed, and its statements were not
+// done; begin it again. facet.ErrUnknownOutcome comes from a commit that was not
+// answered, and from writes outside of transactions unless idempotent=true. The
+// deadline of a context bounds the retries; without one it is 30 s.
 //
 // A column declared DATE, DATETIME or TIMESTAMP gives a time.Time when its text
 // can be read as one (integers are Unix seconds), one declared BOOLEAN or BOOL

@@ -80,6 +80,10 @@ func TestLibsqlJavaScript(t *testing.T) {
 	run(t, dir, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	srv, _ := startServer(t, httpapi.Options{})
 	run(t, dir, "node", "test.mjs", srv.URL+"/v1/db/acme/js/", "busy")
+
+	// The same through a node that owns nothing.
+	nodes, _ := startCluster(t, 2, nil)
+	run(t, dir, "node", "test.mjs", nodes[0].URL+"/v1/db/acme/js/", "busy")
 }
 
 // The stock Go client, in a module of its own because of its dependencies.
@@ -88,6 +92,9 @@ func TestLibsqlGo(t *testing.T) {
 	dir := copyTree(t, "libsql-go")
 	srv, _ := startServer(t, httpapi.Options{})
 	run(t, dir, "go", "run", "-mod=readonly", ".", srv.URL+"/v1/db/acme/go/")
+
+	nodes, _ := startCluster(t, 2, nil)
+	run(t, dir, "go", "run", "-mod=readonly", ".", nodes[0].URL+"/v1/db/acme/go/")
 }
 
 func contextOf(t *testing.T) (context.Context, context.CancelFunc) {

@@ -9,11 +9,12 @@ import (
 
 // serveCursor runs a batch and sends its result as a line for every row.
 func (h *Handler) serveCursor(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	ss, body, req, ok := h.begin(w, r, name, decodeCursor)
-	if !ok {
-		return
-	}
-	defer body.Close()
+	h.serve(w, r, name, decodeCursor, func(w http.ResponseWriter, ss *session, req *pipelineBody) *facet.Error {
+		return h.answerCursor(w, r, name, ss, req)
+	})
+}
+
+func (h *Handler) answerCursor(w http.ResponseWriter, r *http.Request, name facet.Name, ss *session, req *pipelineBody) (moved *facet.Error) {
 	ended := false
 	defer func() {
 		if !ended { // a panic on the way: nobody gets a baton
@@ -24,6 +25,9 @@ func (h *Handler) serveCursor(w http.ResponseWriter, r *http.Request, name facet
 	res, err := ss.perform(&req.requests[0])
 	steps := len(req.requests[0].steps)
 	ended = true
+	if ss.moved != nil {
+		return ss.leave(w)
+	}
 	baton := h.end(ss, ss.ctx.Err() != nil)
 
 	w.Header().Set("Content-Type", "application/json")
@@ -41,6 +45,7 @@ func (h *Handler) serveCursor(w http.ResponseWriter, r *http.Request, name facet
 		jw.Raw("}\n")
 	}
 	jw.Close() // a peer that is gone needs no answer; its stream ends by the limits
+	return nil
 }
 
 // writeEntries writes the entries of every step that was executed. Rows leave

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/internal/forward"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
@@ -20,9 +21,13 @@ type Options struct {
 	// to read. Its error, best a *facet.Error, goes to the client. Default:
 	// everybody may write.
 	Authorize func(r *http.Request, name facet.Name) (readOnly bool, err error)
+	// Forward carries requests to the owners of facets that are elsewhere, if svc is
+	// a Locator. nil: they are answered with what the service says.
+	Forward *forward.Forwarder
 	// BaseURL is the absolute URL, with a trailing slash, to which the client must
-	// send further requests of the stream it gets a baton for. Default, and where
-	// it returns "": the client stays where it is.
+	// send further requests of the stream it gets a baton for; where it returns ""
+	// the client stays where it is. Default: a client whose request was carried here
+	// by another node is told this node's own address, if svc is a Locator.
 	BaseURL func(r *http.Request, name facet.Name) string
 	// BatonSecret signs batons. With the same secret an empty stream goes on after
 	// a restart and at another node. Default: drawn at start.
@@ -35,17 +40,20 @@ type Options struct {
 
 // Handler answers the requests below /v1/db/TENANT/FACET/.
 type Handler struct {
-	svc    service.Service
-	opts   Options
-	log    *slog.Logger
-	signer *signer
-	table  *table
-	budget *httpjson.Budget
+	svc     service.Service
+	locator Locator // svc, if it is one
+	forward *forward.Forwarder
+	opts    Options
+	log     *slog.Logger
+	signer  *signer
+	table   *table
+	budget  *httpjson.Budget
 }
 
 // New makes a handler for svc.
 func New(svc service.Service, opts Options) *Handler {
-	h := &Handler{svc: svc, opts: opts, log: opts.Log, budget: opts.Budget, signer: newSigner(opts.BatonSecret)}
+	h := &Handler{svc: svc, forward: opts.Forward, opts: opts, log: opts.Log, budget: opts.Budget, signer: newSigner(opts.BatonSecret)}
+	h.locator, _ = svc.(Locator)
 	if h.log == nil {
 		h.log = slog.Default()
 	}
@@ -113,32 +121,6 @@ func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	return false
 }
 
-// begin reads a request and takes its stream. On an error it has answered.
-func (h *Handler) begin(w http.ResponseWriter, r *http.Request, name facet.Name, decode func([]byte) (*pipelineBody, error)) (ss *session, body *httpjson.Body, req *pipelineBody, ok bool) {
-	readOnly := false
-	var err error
-	if h.opts.Authorize != nil {
-		if readOnly, err = h.opts.Authorize(r, name); err != nil {
-			Fail(w, err)
-			return nil, nil, nil, false
-		}
-	}
-	if body, err = httpjson.ReadBody(w, r, MaxBodyLen, h.budget); err != nil {
-		Fail(w, err)
-		return nil, nil, nil, false
-	}
-	if req, err = decode(body.Bytes); err == nil {
-		ss, err = h.open(r, name, req.baton)
-	}
-	if err != nil {
-		body.Close()
-		Fail(w, err)
-		return nil, nil, nil, false
-	}
-	ss.readOnly = readOnly
-	return ss, body, req, true
-}
-
 func (h *Handler) open(r *http.Request, name facet.Name, text []byte) (*session, error) {
 	ss := &session{h: h, ctx: r.Context()}
 	if len(text) == 0 {
@@ -185,10 +167,7 @@ func (h *Handler) writeBaton(w *httpjson.Writer, r *http.Request, name facet.Nam
 	}
 	httpjson.Str(w, baton)
 	w.Raw(`,"base_url":`)
-	url := ""
-	if h.opts.BaseURL != nil {
-		url = h.opts.BaseURL(r, name)
-	}
+	url := h.baseURL(r, name)
 	if url == "" {
 		w.Raw("null")
 		return

@@ -412,8 +412,9 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
-// Every code of the service has a name here, and the two that redirect or are
-// unknown are no HTTP errors, for those would make clients drop the stream.
+// Every code of the service has a name here, and an unknown outcome is no HTTP
+// error, for that would make clients drop the stream. For not_owner see
+// forward_test.go.
 func TestServiceErrors(t *testing.T) {
 	c, svc := start(t)
 	for _, tc := range []struct {
@@ -428,7 +429,6 @@ func TestServiceErrors(t *testing.T) {
 		{&facet.Error{Code: facet.CodeDiskFull, Message: "m"}, "SQLITE_FULL"},
 		{&facet.Error{Code: facet.CodeUnavailable, Message: "m"}, "UNAVAILABLE"},
 		{&facet.Error{Code: facet.CodeOverloaded, Message: "m"}, "OVERLOADED"},
-		{&facet.Error{Code: facet.CodeNotOwner, Message: "m"}, "NOT_OWNER"},
 		{&facet.Error{Code: facet.CodeUnknownOutcome, Message: "m"}, "OUTCOME_UNKNOWN"},
 		{&facet.Error{Code: facet.CodeCorrupt, Message: "m"}, "SQLITE_CORRUPT"},
 		{&facet.Error{Code: facet.CodeInternal}, "INTERNAL"},

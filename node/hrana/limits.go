@@ -40,6 +40,13 @@ const (
 	// closeTimeout bounds the rollback of a transaction whose stream is closed.
 	closeTimeout = 10 * time.Second
 
+	// forwardFor is how long a request waits for an owner that can be reached: a
+	// failover takes 1.6 s, and stock clients do not try again. Between it looks
+	// again after forwardPauseMin, doubling to forwardPauseMax.
+	forwardFor      = 5 * time.Second
+	forwardPauseMin = 5 * time.Millisecond
+	forwardPauseMax = 100 * time.Millisecond
+
 	// maxBatonLen is longer than any baton made here.
 	maxBatonLen = 128
 

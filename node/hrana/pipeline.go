@@ -11,11 +11,12 @@ import (
 // servePipeline runs the requests of a pipeline in order. Each result is sent
 // as it comes, so that only one is in memory; the baton follows at the end.
 func (h *Handler) servePipeline(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	ss, body, req, ok := h.begin(w, r, name, decodePipeline)
-	if !ok {
-		return
-	}
-	defer body.Close()
+	h.serve(w, r, name, decodePipeline, func(w http.ResponseWriter, ss *session, req *pipelineBody) *facet.Error {
+		return h.answerPipeline(w, r, name, ss, req)
+	})
+}
+
+func (h *Handler) answerPipeline(w http.ResponseWriter, r *http.Request, name facet.Name, ss *session, req *pipelineBody) (moved *facet.Error) {
 	ended := false
 	defer func() {
 		if !ended { // a panic on the way: nobody gets a baton
@@ -36,6 +37,10 @@ func (h *Handler) servePipeline(w http.ResponseWriter, r *http.Request, name fac
 			h.log.Error("encode a result", "facet", name.String(), "err", err)
 			panic(http.ErrAbortHandler)
 		}
+		if ss.moved != nil && jw.Drop() {
+			ended = true
+			return ss.leave(w)
+		}
 		if jw.Err() != nil || ss.ctx.Err() != nil {
 			break
 		}
@@ -46,6 +51,7 @@ func (h *Handler) servePipeline(w http.ResponseWriter, r *http.Request, name fac
 	h.writeBaton(jw, r, name, baton)
 	jw.Raw("}\n")
 	jw.Close() // a peer that is gone needs no answer; its stream ends by the limits
+	return nil
 }
 
 // answer executes one request and writes its StreamResult. The error it returns

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/service"
@@ -15,6 +16,9 @@ type session struct {
 	ctx      context.Context
 	s        *stream
 	readOnly bool // the caller may only read
+
+	ran   bool         // a statement of this HTTP request may have been executed
+	moved *facet.Error // not_owner, while none was: another node may answer it all
 }
 
 // lookUp finds the SQL of a text.
@@ -82,9 +86,9 @@ func (ss *session) run(steps []facet.Step) (facet.Result, error) {
 	}
 	resp, err := service.Do(ss.ctx, ss.h.svc, req)
 	if err != nil {
-		ss.failed(err)
-		return nil, err
+		return nil, ss.failed(err)
 	}
+	ss.ran = true
 	if s.tx = resp.Tx; s.tx.IsZero() {
 		s.readOnly = false
 	} else if readOnly {
@@ -93,15 +97,44 @@ func (ss *session) run(steps []facet.Step) (facet.Result, error) {
 	return resp.Result, nil
 }
 
-// failed notes what an error of a whole request means for the transaction.
-func (ss *session) failed(err error) {
+// failed notes what an error of a whole request means for the stream, and makes
+// it the one to answer with.
+func (ss *session) failed(err error) error {
 	s := ss.s
-	if s.tx.IsZero() || !errors.Is(err, facet.ErrTxClosed) {
-		return
+	var fe *facet.Error
+	if !errors.As(err, &fe) {
+		ss.ran = true
+		return err
+	}
+	if fe.Code == facet.CodeNotOwner && s.tx.IsZero() {
+		if !ss.ran && ss.h.carries() {
+			ss.moved = fe
+			return err
+		}
+		return facet.Errorf(facet.CodeNotOwner, "the facet moves to another node just now; nothing of this was done, send it again")
+	}
+	if class := fe.Code.Class(); class != facet.Retry && class != facet.Redirect {
+		ss.ran = true
+	}
+	if s.tx.IsZero() || fe.Code != facet.CodeTxClosed && fe.Code != facet.CodeNotOwner {
+		return err
 	}
 	// Statements the client sends before it has understood must not run outside
 	// of the transaction they were meant for.
 	s.tx, s.readOnly, s.aborted = facet.TxID{}, false, true
+	if fe.Code == facet.CodeNotOwner {
+		return errAborted
+	}
+	return err
+}
+
+// leave takes back what this request made of its stream and of the answer: another
+// node does it all again.
+func (ss *session) leave(w http.ResponseWriter) *facet.Error {
+	ss.h.table.drop(ss.s)
+	w.Header().Del("Content-Type")
+	w.Header().Del("Cache-Control")
+	return ss.moved
 }
 
 // endAborted handles a request on a stream whose transaction the service ended.
@@ -159,7 +192,7 @@ func (ss *session) rollBack() {
 	_, err := service.Do(ctx, ss.h.svc, facet.Request{
 		Name: s.name, Tx: s.tx, KeepTx: true, Steps: []facet.Step{{SQL: []byte("ROLLBACK")}},
 	})
-	if err != nil && !errors.Is(err, facet.ErrTxClosed) {
+	if err != nil && !errors.Is(err, facet.ErrTxClosed) && !errors.Is(err, facet.ErrNotOwner) {
 		ss.h.log.Warn("roll back the transaction of a closed stream", "facet", s.name.String(), "err", err)
 	}
 	s.tx, s.readOnly = facet.TxID{}, false

@@ -75,6 +75,17 @@ func (t *table) take(b baton, name facet.Name) (*stream, error) {
 		if err := t.insert(s); err != nil {
 			return nil, err
 		}
+	case !s.busy && b.seq > s.seq:
+		// It went on at another node, and what is here is of before.
+		t.unlink(s)
+		t.forget(s)
+		if !b.empty {
+			return nil, errExpired
+		}
+		s = &stream{id: b.id, name: name, seq: b.seq}
+		if err := t.insert(s); err != nil {
+			return nil, err
+		}
 	case s.busy || s.seq != b.seq || s.closed:
 		return nil, errUsed
 	default:
@@ -117,6 +128,32 @@ func (t *table) give(s *stream) (b baton, ok bool) {
 	}
 	s.elem = s.in.PushBack(s)
 	return baton{id: s.id, seq: s.seq, empty: s.empty()}, !s.closed
+}
+
+// drop ends the use of a stream that goes on at another node, or begins there.
+func (t *table) drop(s *stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(s)
+}
+
+// forget takes a stream that is in no list out of the table, with its texts. The
+// lock is held.
+func (t *table) forget(s *stream) {
+	t.stored -= s.stored
+	s.texts, s.stored = nil, 0
+	if t.byID[s.id] == s {
+		delete(t.byID, s.id)
+	}
+}
+
+// holds reports whether the stream of a baton is here with a transaction, open or
+// to be told that it is over.
+func (t *table) holds(b baton) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.byID[b.id]
+	return s != nil && b.seq <= s.seq && (s.busy || s.closed || !s.tx.IsZero() || s.aborted)
 }
 
 // reserve makes room for n bytes of stored text.
@@ -162,8 +199,7 @@ func (t *table) evict(l *list.List) bool {
 	}
 	s := e.Value.(*stream)
 	t.unlink(s)
-	t.stored -= s.stored
-	delete(t.byID, s.id)
+	t.forget(s)
 	return true
 }
 

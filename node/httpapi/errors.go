@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/internal/forward"
 	"github.com/facetd/facetd/node/internal/httpjson"
 )
 
@@ -159,7 +160,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 			status = http.StatusServiceUnavailable
 			head.Set("Retry-After", "1")
 		} else {
-			head.Set("Location", ownerURL(r, f.Owner)+r.URL.RequestURI())
+			head.Set("Location", forward.URL(r, f.Owner)+r.URL.RequestURI())
 			head.Set(headerEpoch, f.Epoch.String())
 		}
 	}
@@ -226,17 +227,6 @@ func writeErrorField(w *httpjson.Writer, f *failure) {
 		httpjson.Str(w, hint)
 	}
 	w.Byte('}')
-}
-
-// ownerURL is the base URL of the owner's API, which is told as an address.
-func ownerURL(r *http.Request, owner string) string {
-	if strings.Contains(owner, "://") {
-		return strings.TrimSuffix(owner, "/")
-	}
-	if r.TLS != nil {
-		return "https://" + owner
-	}
-	return "http://" + owner
 }
 
 func jsonHeader(w http.ResponseWriter) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/hrana"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
@@ -212,6 +213,9 @@ func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.
 	if err == nil && r.ContentLength > MaxImportLen {
 		err = httpjson.ErrTooLarge
 	}
+	if err == nil {
+		err = h.elsewhere(name)
+	}
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -227,6 +231,22 @@ func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.
 		status = http.StatusOK
 	}
 	answerInfo(w, status, &info)
+}
+
+// elsewhere is the redirect to the owner of a facet, if it is known to be another
+// node: where a body is long, it is better told before it is sent.
+func (h *Handler) elsewhere(name facet.Name) error {
+	l, ok := h.svc.(hrana.Locator)
+	if !ok {
+		return nil
+	}
+	at, local, epoch := l.Owner(name)
+	if local || at == "" {
+		return nil
+	}
+	e := facet.Errorf(facet.CodeNotOwner, "another node owns %v", name)
+	e.Owner, e.Epoch = at, epoch
+	return e
 }
 
 // failingReader ends a body with an error at its limit.

@@ -9,18 +9,20 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/hrana"
+	"github.com/facetd/facetd/node/internal/forward"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
 
 // Handler answers everything on the API port.
 type Handler struct {
-	svc    service.Service
-	opts   Options
-	log    *slog.Logger
-	hrana  *hrana.Handler
-	budget *httpjson.Budget
-	origin *http.CrossOriginProtection
+	svc     service.Service
+	opts    Options
+	log     *slog.Logger
+	hrana   *hrana.Handler
+	forward *forward.Forwarder
+	budget  *httpjson.Budget
+	origin  *http.CrossOriginProtection
 }
 
 // New makes the handler of a node. It panics on options that Validate refuses.
@@ -38,8 +40,9 @@ func New(svc service.Service, opts Options) *Handler {
 	for _, o := range opts.TrustedOrigins {
 		_ = h.origin.AddTrustedOrigin(o) // validated
 	}
+	h.forward = forward.New(forward.Options{Log: h.log, TLS: opts.ForwardTLS, Dial: opts.ForwardDial})
 	h.hrana = hrana.New(svc, hrana.Options{
-		Log: h.log, BaseURL: opts.BaseURL, BatonSecret: opts.BatonSecret, Budget: h.budget,
+		Log: h.log, Forward: h.forward, BaseURL: opts.BaseURL, BatonSecret: opts.BatonSecret, Budget: h.budget,
 		Authorize: func(r *http.Request, name facet.Name) (readOnly bool, err error) {
 			access, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
 			return access < Write, err
@@ -47,6 +50,10 @@ func New(svc service.Service, opts Options) *Handler {
 	})
 	return h
 }
+
+// Close ends idle connections to other nodes. It is called when the server of the
+// handler has ended.
+func (h *Handler) Close() { h.forward.Close() }
 
 // authorize asks who the caller is and refuses less than want.
 func (h *Handler) authorize(r *http.Request, scope Scope, want Access) (Access, error) {

@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 
@@ -50,8 +53,15 @@ type Options struct {
 	NativePath string
 	Native     http.Handler
 
-	// BaseURL is the URL of this node that Hrana clients must come back to while
-	// they hold a baton, with a trailing slash. Default: they stay where they are.
+	// ForwardTLS and ForwardDial reach the API ports of other nodes, to which
+	// requests of libSQL clients are carried. Default: the system's roots, and TCP.
+	ForwardTLS  *tls.Config
+	ForwardDial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// BaseURL is the URL that Hrana clients must come back to while they hold a
+	// baton, with a trailing slash; "" lets them stay where they are. Default: the
+	// address by which other nodes know this one, for requests that came through
+	// another node.
 	BaseURL func(r *http.Request, name facet.Name) string
 
 	// BatonSecret signs the batons of Hrana. Default: drawn at start.

@@ -40,6 +40,7 @@ func (b *Budget) Used() int64 { return b.used.Load() }
 // Body is a request body in memory, and what it took from the budget.
 type Body struct {
 	Bytes  []byte
+	spare  []byte // of Copy
 	buf    *[]byte
 	taken  int64
 	budget *Budget
@@ -105,6 +106,19 @@ func (b *Body) grow(n int64) bool {
 	return true
 }
 
+// Copy gives the bytes for a decoder that writes over what it reads, while Bytes
+// stay as they came. Each call takes back what an earlier one gave.
+func (b *Body) Copy() ([]byte, error) {
+	if b.spare == nil {
+		if !b.grow(int64(len(b.Bytes))) {
+			return nil, ErrBusy
+		}
+		b.spare = make([]byte, len(b.Bytes))
+	}
+	copy(b.spare, b.Bytes)
+	return b.spare, nil
+}
+
 // Close gives the memory back. It may be called twice.
 func (b *Body) Close() {
 	if b.buf == nil {
@@ -114,7 +128,7 @@ func (b *Body) Close() {
 	if cap(*b.buf) <= keepBuffer {
 		buffers.Put(b.buf)
 	}
-	b.buf, b.Bytes, b.taken = nil, nil, 0
+	b.buf, b.Bytes, b.spare, b.taken = nil, nil, nil, 0
 }
 
 // Stall is a request body or an answer of any length whose peer must keep it

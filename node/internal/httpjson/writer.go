@@ -47,6 +47,17 @@ func (w *Writer) Close() error {
 	return err
 }
 
+// Drop gives the writer back without an answer, so that another may be given. It
+// is false, and does nothing, when a part has left already.
+func (w *Writer) Drop() bool {
+	if w.started {
+		return false
+	}
+	w.w, w.rc, w.err = nil, nil, nil
+	writers.Put(w)
+	return true
+}
+
 // Flush sends what is there now.
 func (w *Writer) Flush() {
 	w.flush()

@@ -37,6 +37,8 @@ type Service struct {
 	// Async runs every request in a goroutine of its own.
 	Async bool
 
+	epoch func(facet.Name) facet.Epoch // of answers; nil is 1
+
 	mu      sync.Mutex
 	running int
 	idle    *sync.Cond
@@ -81,6 +83,14 @@ func (s *Service) OpenTx(name facet.Name) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.facet(name).tx.IsZero()
+}
+
+// Abort rolls the facet's transaction back, as the node does when the facet moves.
+func (s *Service) Abort(name facet.Name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.facet(name)
+	f.tx, f.inTx = facet.TxID{}, 0
 }
 
 // Release lets everything go on that WAITs.
@@ -193,6 +203,9 @@ func (s *Service) run(call *service.Call) error {
 	}
 	call.Response.Tx = f.tx
 	call.Response.Position = facet.Position{Epoch: 1, Seq: facet.Seq(f.writes + 1)}
+	if s.epoch != nil {
+		call.Response.Position.Epoch = s.epoch(r.Name)
+	}
 	return nil
 }
 
