@@ -32,16 +32,14 @@ func (n *Node) openLeases() (err error) {
 	}); err != nil {
 		return err
 	}
-	lives := newLives(n.grants)
 	if n.steward, err = steward.New(steward.Config{
-		Table: n.table, Propose: n.proposeAs, Lives: lives, Orders: ordersTo{n},
+		Table: n.table, Propose: n.proposeAs, Lives: n.grants, Orders: ordersTo{n},
 		Finish:       n.forget,
 		RemoveMember: n.removeMember,
 		Replicas:     n.cfg.Replicas, RepairAfter: n.cfg.RepairAfter, Logger: n.log,
 	}); err != nil {
 		return err
 	}
-	n.wg.Go(func() { lives.run(n.ctx) })
 	n.wg.Go(n.lead)
 	return nil
 }
@@ -187,35 +185,6 @@ type ordersTo struct{ n *Node }
 // Order implements steward.Orders.
 func (o ordersTo) Order(ctx context.Context, to cluster.NodeID, order steward.Order) error {
 	return o.n.order(ctx, to, order)
-}
-
-// lives tells the steward who lives.
-type lives struct {
-	grants  *lease.Grants
-	changed chan struct{}
-}
-
-func newLives(g *lease.Grants) *lives { return &lives{g, make(chan struct{}, 1)} }
-
-// Alive implements steward.Lives.
-func (l *lives) Alive(node cluster.NodeID) bool { return l.grants.Alive(node) }
-
-// Changed implements steward.Lives.
-func (l *lives) Changed() <-chan struct{} { return l.changed }
-
-func (l *lives) run(ctx context.Context) {
-	for {
-		_, changed := l.grants.Dead()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case l.changed <- struct{}{}:
-		default: // it has not looked since
-		}
-	}
 }
 
 // door lets other nodes in to the placement leader, once there is one to ask.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,6 +63,7 @@ type Node struct {
 	listener net.Listener
 	server   *http.Server
 	handler  atomic.Pointer[http.Handler] // nil while the node starts
+	faces    *httpapi.Handler
 	started  time.Time
 
 	stalled bool // of reconcile: the lease is paused because the disk stalls
@@ -214,11 +216,20 @@ func (n *Node) open() {
 	})
 	host, _, _ := net.SplitHostPort(n.Addr().String())
 	ip := net.ParseIP(host)
-	var handler http.Handler = httpapi.New(svc{n}, httpapi.Options{
+	n.faces = httpapi.New(svc{n}, httpapi.Options{
 		Log: n.log, Native: n.native, NativePath: wire.Path, Version: n.cfg.Version,
-		LoopbackHosts: ip != nil && ip.IsLoopback(),
+		LoopbackHosts: ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
 	})
+	var handler http.Handler = n.faces
 	n.handler.Store(&handler)
+}
+
+// batonSecret is the same on every node, so that a libSQL stream survives a move of
+// its facet. It keeps clients from guessing; in a cluster without tokens everybody
+// may use every facet anyway.
+func (n *Node) batonSecret() []byte {
+	sum := sha256.Sum256([]byte("facetd baton " + n.dir.Cluster))
+	return sum[:]
 }
 
 // openMachine takes hold of what the node runs on.
@@ -337,6 +348,9 @@ func (n *Node) stop(ctx context.Context) error {
 		if err := n.server.Shutdown(ctx); err != nil {
 			n.server.Close()
 		}
+	}
+	if n.faces != nil {
+		n.faces.Close()
 	}
 	n.cancel()
 	if n.owners != nil {

@@ -124,36 +124,10 @@ func (s svc) Start(ctx context.Context, req service.OperationRequest) (service.O
 	if err := s.n.toLeader(); err != nil {
 		return service.Operation{}, err
 	}
-	if req.Kind == service.OpRemove {
-		return s.n.remove(ctx, req.Node)
-	}
-	op, err := s.n.steward.Start(ctx, steward.Request{Kind: steward.Kind(req.Kind), Node: req.Node})
+	op, err := s.n.steward.Start(ctx, steward.Request{
+		Kind: steward.Kind(req.Kind), Node: req.Node, Rate: req.Rate, Force: req.Force,
+	})
 	return operation(op), operateError(err)
-}
-
-// remove takes a decommissioned node out of the cluster. The steward does it by
-// itself when nothing is left there; this is for who does not want to wait, and for
-// who asks twice.
-func (n *Node) remove(ctx context.Context, id cluster.NodeID) (service.Operation, error) {
-	op := service.Operation{
-		ID: "remove-" + string(id), Kind: service.OpRemove, Node: id, State: service.StateDone, Done: 1, Total: 1,
-		Message: "node " + string(id) + " is no member", Started: time.Now(), Ended: time.Now(),
-	}
-	node, ok := n.table.Node(id)
-	switch {
-	case !ok:
-		return op, nil
-	case node.State != placement.NodeDecommissioning:
-		return service.Operation{}, facet.Errorf(facet.CodeBadRequest, "node %s still belongs to the cluster; decommission it first", id)
-	}
-	if err := n.removeMember(ctx, id); err != nil {
-		if errors.Is(err, placement.RefusedInUse) {
-			return service.Operation{}, facet.Errorf(facet.CodeBadRequest, "node %s still keeps facets; wait until its decommissioning is done (facetd operations)", id)
-		}
-		return service.Operation{}, operateError(err)
-	}
-	op.Ended = time.Now()
-	return op, nil
 }
 
 // Operations implements service.Operator.
@@ -183,7 +157,7 @@ func operation(op steward.Operation) service.Operation {
 		steward.Cancelled: service.StateCanceled, steward.Interrupted: service.StateCanceled,
 	}[op.Status]
 	return service.Operation{
-		ID: op.ID, Kind: service.OperationKind(op.Kind), Node: op.Node, State: state,
+		ID: op.ID, Kind: service.OperationKind(op.Kind), Node: op.Node, Rate: op.Rate, State: state,
 		Done: op.Done, Total: op.Total, Failed: op.Failed, Message: op.Message, Started: op.Started, Ended: op.Ended,
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/node/hrana"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
@@ -104,8 +106,14 @@ func (s svc) Export(ctx context.Context, name facet.Name) (service.Export, error
 // Import implements service.Service. The upload goes to a file first, so that
 // memory stays bounded and nothing exists until SQLite has found it sound.
 func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace bool) (service.Info, error) {
-	if _, err := s.Stat(ctx, name); err == nil && !replace {
+	row, exists, err := s.n.rows.Confirm(ctx, name)
+	switch {
+	case err != nil:
+		return service.Info{}, err
+	case exists && !replace:
 		return service.Info{}, owner.ExistsError(name)
+	case exists && !row.Local: // before anything is read
+		return service.Info{}, &facet.Error{Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch}
 	}
 	tmp, err := s.n.tempDir()
 	if err != nil {
@@ -176,14 +184,18 @@ func receive(path string, r io.Reader, limit int64) (err error) {
 	}
 }
 
-// Owner implements the part of a service that faces ask where to send a request: to
-// nobody if this node runs it, or finds out whether the facet exists.
-func (s svc) Owner(name facet.Name) (url string, epoch facet.Epoch, elsewhere bool) {
+var _ hrana.Locator = svc{}
+
+// Owner implements hrana.Locator.
+func (s svc) Owner(name facet.Name) (at string, local bool, epoch facet.Epoch) {
 	row, ok := s.n.rows.Lookup(name)
-	if !ok || row.Local {
-		return "", 0, false
+	switch {
+	case !ok:
+		return "", false, 0
+	case row.Local:
+		return s.n.advertised(), true, row.Epoch
 	}
-	return row.OwnerURL, row.Epoch, true
+	return strings.TrimPrefix(row.OwnerURL, "http://"), false, row.Epoch
 }
 
 // Ready implements service.Service.
