@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,8 +20,8 @@ import (
 // consensus says why there is one and why there is a generation.
 //
 // A node that leads after a recovery raises the generation of the placement table
-// to that of the log before it decides anything else, so that the epochs it
-// issues lie above all that were issued before (rule R2).
+// to that of the log before it decides anything else (generationDue), so that the
+// epochs it issues lie above all that were issued before (rule R2).
 
 // RecoverReport is what Recover found, and did or would do.
 type RecoverReport struct {
@@ -60,6 +61,18 @@ func Recover(dir string, dryRun bool) (r RecoverReport, err error) {
 		r.Held++
 	}
 	return r, nil
+}
+
+// generationDue gives the command with which a leader lifts the table to the
+// generation of its log, if it is below (rule R2). Whoever leads asks once the
+// table has applied all that was decided before it leads, and decides nothing
+// until the command is applied.
+func generationDue(table *placement.Table, log uint32) (c placement.RaiseGeneration, due bool, err error) {
+	_, have := table.Cluster()
+	if log > math.MaxUint16 {
+		return c, false, fmt.Errorf("raise the generation: the log was recovered %d times, and epochs have room for %d", log, math.MaxUint16)
+	}
+	return placement.RaiseGeneration{Generation: uint16(log)}, log > uint32(have), nil
 }
 
 // String tells it to an operator.

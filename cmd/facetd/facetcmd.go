@@ -82,6 +82,12 @@ func printInfo(p *program, i client.Info, json_ bool) error {
 		return json.NewEncoder(p.stdout).Encode(asJSON(i))
 	}
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	writeInfo(t, i)
+	return t.Flush()
+}
+
+// writeInfo writes the lines of a facet to a table.
+func writeInfo(t io.Writer, i client.Info) {
 	fmt.Fprintf(t, "facet\t%s\n", i.Name)
 	fmt.Fprintf(t, "state\t%s, %s\n", i.State, openText(i.Active))
 	fmt.Fprintf(t, "size\t%s\n", sizeText(i.SizeBytes))
@@ -95,7 +101,6 @@ func printInfo(p *program, i client.Info, json_ bool) error {
 	fmt.Fprintf(t, "owner\t%s\n", owner)
 	fmt.Fprintf(t, "replicas\t%s\n", replicasText(i))
 	fmt.Fprintf(t, "epoch\t%v\n", i.Epoch)
-	return t.Flush()
 }
 
 func facetListCommand() *command {

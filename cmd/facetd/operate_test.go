@@ -213,7 +213,7 @@ func TestFacetPlaceCommands(t *testing.T) {
 	o, server := openOffice(t)
 	o.nodes.SetState("n3", service.NodeSuspect)
 	runLines(t, server, []line{
-		{"facet stat acme/notes", 0, "owner     n1 at http://10.0.0.1:7400\nreplicas  n1, n2, n3\ncopies       2 of 3 on nodes that live: n1 alive, n2 alive, n3 suspect\nincarnation  0", ""},
+		{"facet stat acme/notes", 0, "owner        n1 at http://10.0.0.1:7400\nreplicas     n1, n2, n3\ncopies       2 of 3 on nodes that live: n1 alive, n2 alive, n3 suspect\nincarnation  0", ""},
 		{"facet move acme/notes n2", 0, "owner     n2 at http://10.0.0.2:7400\nreplicas  n2, n1, n3\nepoch     2", ""},
 		{"facet pin acme/notes", 0, "owner     n2 at http://10.0.0.2:7400, pinned", ""},
 		{"facet pin acme/notes n1", 0, "owner     n1 at http://10.0.0.1:7400, pinned", ""},

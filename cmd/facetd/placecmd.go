@@ -47,12 +47,10 @@ func facetStatCommand() *command {
 	return &c
 }
 
-// printStat is printInfo with what the cluster says of the facet's nodes.
+// printStat is a facet with what the cluster says of the facet's nodes.
 func printStat(p *program, i client.Info, c client.Cluster) error {
-	if err := printInfo(p, i, false); err != nil {
-		return err
-	}
 	t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	writeInfo(t, i)
 	fmt.Fprintf(t, "incarnation\t%s\n", i.Incarnation)
 	alive := 0
 	var copies []string
