@@ -219,6 +219,7 @@ func (n *Node) open() {
 	n.faces = httpapi.New(svc{n}, httpapi.Options{
 		Log: n.log, Native: n.native, NativePath: wire.Path, Version: n.cfg.Version,
 		LoopbackHosts: ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
+		Operator: svc{n},
 	})
 	var handler http.Handler = n.faces
 	n.handler.Store(&handler)
