@@ -8,6 +8,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -20,6 +21,14 @@ import (
 // propose brings one command into the log and returns its result as the leader
 // gave it.
 func (n *Node) propose(ctx context.Context, c placement.Command) (placement.Result, error) {
+	switch c.Kind() {
+	case placement.KindCreate, placement.KindAcquire, placement.KindDelete, placement.KindBind:
+		// What issues an epoch waits until epochs lie above all that were issued
+		// before the log was recovered by force (rule R2).
+		if _, due, err := generationDue(n.table, n.consensus().Generation()); due || err != nil {
+			return placement.Result{}, facet.Errorf(facet.CodeUnavailable, "the cluster was recovered and is being put in order; try again")
+		}
+	}
 	if judged(c.Kind()) {
 		return n.proposeJudged(ctx, c)
 	}

@@ -106,18 +106,22 @@ func (n *Node) lead() {
 // raiseGeneration lifts the epochs to come above all that were issued before the log
 // was recovered by force (rule R2).
 func (n *Node) raiseGeneration(term uint64) {
-	want := n.consensus().Generation()
-	if _, have := n.table.Cluster(); uint32(have) >= want {
+	c, due, err := generationDue(n.table, n.consensus().Generation())
+	if err != nil {
+		n.fail(err)
+		return
+	}
+	if !due {
 		return
 	}
 	for {
 		ctx, cancel := context.WithTimeout(n.ctx, registerTry)
-		_, err := n.proposeAs(ctx, term, placement.RaiseGeneration{Generation: uint16(want)})
+		_, err := n.proposeAs(ctx, term, c)
 		cancel()
 		if now, _ := n.consensus().Leadership(); err == nil || n.ctx.Err() != nil || !now.Leading || now.Term != term {
 			return
 		}
-		n.log.Warn("raise the generation of the placement table", "generation", want, "error", err)
+		n.log.Warn("raise the generation of the placement table", "generation", c.Generation, "error", err)
 	}
 }
 
