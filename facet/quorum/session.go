@@ -67,6 +67,10 @@ func (s State) String() string { return stateNames[s] }
 //     set which believed it would rightly refuse to cut it off.
 //   - A store that may have lost its tail still keeps its promise, but its log
 //     counts for nothing unless everybody has answered (R19).
+//   - The very first epoch has nobody to fence and nothing to find: nobody held an
+//     epoch before, and no entry was ever made. It begins behind the recovery, see
+//     Begin. Its promises come with the appends (R7), and a majority has them, and
+//     the genesis base, when its barrier is committed (R47).
 //
 // # Rejected
 //
@@ -102,6 +106,7 @@ type Session struct {
 	barrier facet.Seq // zero until it has been made
 	last    facet.Seq
 	settled facet.Seq // committed before this session, as far as the members knew
+	genesis bool      // the facet's first epoch: no member has anything, see Begin
 
 	tracker   Tracker
 	committed facet.Seq
