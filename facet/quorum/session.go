@@ -279,7 +279,7 @@ func (s *Session) Registered(m Member) {
 	if s.fetching == i {
 		s.fetching = -1
 	}
-	p.waiting, p.retryAt = false, 0
+	p.waiting, p.retryAt, p.hinted = false, 0, 0 // what it knew to be committed is gone
 	if s.barrier != 0 {
 		s.tracker.withdraw(int(p.vote))
 		p.acked = 0
@@ -298,7 +298,7 @@ func (s *Session) Down(slot int) {
 		return
 	}
 	p := &s.slots[slot]
-	p.down, p.waiting, p.retryAt, p.asked = true, false, 0, 0
+	p.down, p.waiting, p.retryAt, p.asked, p.hinted = true, false, 0, 0, 0
 	if s.fetching == slot {
 		s.fetching = -1
 	}
