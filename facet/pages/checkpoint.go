@@ -98,6 +98,26 @@ func (c *Checkpoint) Overwritten(dst []byte, after uint32, limit int) (enc []byt
 	return dst, last, false
 }
 
+// Replaced lists the pages of the old base that Write overwrites or cuts off, some
+// perhaps twice: whoever reads the file as it was keeps them first.
+func (c *Checkpoint) Replaced() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for _, f := range c.frames {
+			if f.pgno > c.from.Pages {
+				break
+			}
+			if !yield(f.pgno) {
+				return
+			}
+		}
+		for p := c.to.Pages + 1; p <= c.from.Pages; p++ {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
 // Write copies the frozen pages into the file, syncs it and checks that the file
 // then has the checksum of the new base: the pages read before they are
 // overwritten and the pages written must account for the whole difference. This

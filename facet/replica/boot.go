@@ -25,6 +25,12 @@ func (re *replay) finish(report *Report) error {
 			}
 			return true
 		}
+		if st.flags&flagDropped != 0 {
+			if st.flags&flagFiled == 0 {
+				unfiled = append(unfiled, st)
+			}
+			return true
+		}
 		report.Facets++
 		if st.live != nil {
 			lives = append(lives, st)
@@ -53,7 +59,7 @@ func (re *replay) finish(report *Report) error {
 	}
 	for _, st := range unfiled {
 		if err := s.fileAt(st, time.Now()); err != nil {
-			return fmt.Errorf("move deleted facet %v to the trash: %w", st.id, err)
+			return fmt.Errorf("move the file of %v to the trash: %w", st.id, err)
 		}
 	}
 	if err := s.log.Sync(context.Background()); err != nil {
@@ -71,12 +77,11 @@ func (re *replay) finish(report *Report) error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		switch {
-		case st.tomb():
+		case st.gone() != nil:
 		case st.health == Uncertain:
 			report.Uncertain++
-			s.uncertain[st.id] = st.promised
-			s.logger.Warn("the last batch of the commit log was lost and may have held an acknowledged commit of this facet; what is there will be used",
-				"facet", st.id, "last", st.last())
+			s.logger.Warn("an acknowledged commit of this facet may be lost on this store; what is there will be used",
+				"facet", st.id, "last", st.last(), "promised_then", uint64(s.lost.at(st.id)))
 		case st.health.broken():
 			report.Holed++
 			s.logger.Error("facet is out of service on this store: restore it from a backup or an export, or let a replica send a snapshot",
@@ -136,9 +141,7 @@ func (re *replay) judge(damage []commitlog.Damage, sick map[*state]Health) error
 	}
 	n := 0
 	for st, h := range sick {
-		if h <= st.health {
-			continue
-		}
+		// Also where the copy is known to be as bad: it was promised more since.
 		if n++; n%carryBatch == 0 {
 			if err := s.log.Sync(context.Background()); err != nil {
 				return err
@@ -147,7 +150,10 @@ func (re *replay) judge(damage []commitlog.Damage, sick map[*state]Health) error
 		err := s.patient(context.Background(), func() error {
 			st.mu.Lock()
 			defer st.mu.Unlock()
-			st.health = h
+			if st.flags&flagDropped != 0 {
+				h = Uncertain // a copy begun since may be lost, but what is left is none
+			}
+			s.worsen(st, h)
 			return s.wake(st).carry()
 		})
 		if err != nil {
@@ -171,9 +177,11 @@ func (re *replay) named(r *commitlog.RecordID, at commitlog.Loc, health Health, 
 		return
 	}
 	st := re.s.lookup(r.Incarnation, true)
-	st.flags |= flagCreated
 	if st.tomb() {
 		return
+	}
+	if st.flags&flagDropped == 0 {
+		st.flags |= flagCreated
 	}
 	if r.Kind == kindPromise && r.Epoch > st.promised {
 		// The boot it was made to is lost, so nobody can act in that epoch here;
@@ -297,20 +305,14 @@ func (s *Store) restore(f *dbFile, from, to pages.Base, images []commitlog.Loc, 
 }
 
 // healed takes in that an entry stamped with the epoch of its own session is
-// durable: its owner has sent the whole adopted log, so whatever the lost batch
-// held is here again or was never committed (R14). State.mu is held.
+// durable: its owner has sent the whole adopted log, so whatever was lost is here
+// again or was never committed (R14). State.mu is held.
 func (s *Store) healed(l *live, epoch facet.Epoch) {
 	st := l.st
-	s.uncertainMu.Lock()
-	since, ok := s.uncertain[st.id]
-	if ok && epoch > since {
-		delete(s.uncertain, st.id)
-	}
-	s.uncertainMu.Unlock()
-	if !ok || epoch <= since {
+	if !s.heals(st, epoch) {
 		return
 	}
-	st.health = Healthy
+	s.setHealth(st, Healthy, 0)
 	if err := l.carry(); err != nil {
 		// Only the memory of it is lost: the next boot finds it uncertain again.
 		s.logger.Warn("facet is sound again, but that could not be recorded", "facet", st.id, "error", err)
@@ -322,6 +324,9 @@ func (s *Store) healed(l *live, epoch facet.Epoch) {
 func (l *live) carry() error {
 	st := l.st
 	c := carried{promised: st.promised, base: st.base(), health: st.health, flags: st.flags, end: tailOf(l.last)}
+	if st.health != Healthy {
+		c.since = l.s.lost.at(st.id)
+	}
 	if st.promised != 0 {
 		c.boot = l.s.boots.id(st.boot)
 	}
@@ -339,7 +344,10 @@ func (s *Store) quarantine(st *state, h Health) {
 	err := s.patient(context.Background(), func() error {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		st.health = max(st.health, h)
+		if st.gone() != nil {
+			return nil
+		}
+		s.worsen(st, h)
 		return s.wake(st).carry()
 	})
 	if err != nil {
@@ -350,7 +358,7 @@ func (s *Store) quarantine(st *state, h Health) {
 // diverged answers an entry that cannot be of the same log. State.mu is held.
 func (s *Store) diverged(st *state, why error) error {
 	s.logger.Error("log diverged: facet is out of service on this store", "facet", st.id, "why", why)
-	st.health = Diverged
+	s.worsen(st, Diverged)
 	if err := s.wake(st).carry(); err != nil {
 		s.logger.Error("quarantine could not be recorded", "facet", st.id, "error", err)
 	}

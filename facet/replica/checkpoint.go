@@ -54,6 +54,7 @@ func (r Replica) checkpoint(ctx context.Context, cp *pages.Checkpoint) error {
 		if err := s.alive(); err != nil {
 			return err
 		}
+		l.keep(cp)
 		if err := cp.Write(); err != nil {
 			return s.writeFailed(r.st, err)
 		}
@@ -69,9 +70,9 @@ func (r Replica) beginCheckpoint(ctx context.Context, to pages.Base) (*live, pag
 		st.mu.Lock()
 		l := st.live
 		switch {
-		case st.tomb():
-			st.mu.Unlock()
-			return nil, pages.Base{}, ErrDeleted
+		case st.gone() != nil:
+			defer st.mu.Unlock()
+			return nil, pages.Base{}, st.gone()
 		case st.health.broken():
 			st.mu.Unlock()
 			return nil, pages.Base{}, fmt.Errorf("%w: %v", ErrDamaged, st.health)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -114,6 +116,8 @@ type modelled struct {
 	pages   *pages.Store
 	dying   bool // a tombstone was tried
 	dead    bool // it is durable
+	leaving bool // a drop was tried
+	left    bool // it is durable, and no copy was begun since
 }
 
 // Write makes the world the destination of the store's logger.
@@ -195,8 +199,11 @@ func (w *world) step() {
 		}
 		w.ok(err)
 		m.r = r
+		if e, _ := r.Promised(); e < m.promise || e > m.placed {
+			w.fatalf("facet %d: a new copy has promised %v, was %v, at most %v", n, e, m.promise, m.placed)
+		}
 		w.ok(w.s.Sync(ctx))
-		m.created = true
+		m.created, m.left = true, false
 		return
 	}
 	if m.pages == nil {
@@ -238,6 +245,8 @@ func (w *world) closed(m *modelled) {
 		w.foreign(m)
 	case 3:
 		w.install(m)
+	case 5:
+		w.drop(m)
 	case 4:
 		if w.rng.IntN(4) == 0 {
 			w.note("tomb %d", m.n)
@@ -246,6 +255,30 @@ func (w *world) closed(m *modelled) {
 			m.dead = true
 		}
 	}
+}
+
+// drop takes the facet off the store, now and then with entries under way.
+func (w *world) drop(m *modelled) {
+	if w.rng.IntN(2) == 0 {
+		w.settle()
+	}
+	w.note("drop %d", m.n)
+	m.leaving = true
+	placed, _ := m.r.Promised()
+	w.ok(m.r.Drop(ctx))
+	m.promise = placed // with the drop it is durable
+	w.dropped(m)
+}
+
+// dropped checks that nothing but the promise is left, and forgets the rest too.
+func (w *world) dropped(m *modelled) {
+	if _, err := w.s.fs.Stat(w.s.dbName(m.h.id)); !errors.Is(err, os.ErrNotExist) {
+		w.fatalf("the file of dropped facet %d: %v", m.n, err)
+	}
+	w.mu.Lock()
+	w.acked = slices.DeleteFunc(w.acked, func(n noted) bool { return n.m == m })
+	w.mu.Unlock()
+	*m = modelled{n: m.n, h: newHistory(m.h.id), promise: m.promise, placed: m.placed, left: true}
 }
 
 func (w *world) nextEpoch(m *modelled) {
@@ -535,6 +568,12 @@ func (w *world) verifyFacet(m *modelled) {
 	case m.dead:
 		w.fatalf("deleted facet %d came back", m.n)
 		return
+	case errors.Is(err, ErrUnknown) && (m.leaving || m.left):
+		w.dropped(m)
+		return
+	case err == nil && m.left && !m.tried:
+		w.fatalf("dropped facet %d came back", m.n)
+		return
 	case errors.Is(err, ErrUnknown) && !m.created:
 		*m = modelled{n: m.n, h: m.h}
 		return
@@ -542,7 +581,10 @@ func (w *world) verifyFacet(m *modelled) {
 		w.fatalf("facet %d: %v", m.n, err)
 		return
 	}
-	m.r, m.dying = r, false
+	m.r, m.dying, m.leaving = r, false, false
+	if m.left { // the new copy was tried, and is there
+		m.left, m.created = false, true
+	}
 	meta := r.Meta()
 	if meta.Promised < m.promise || meta.Promised > m.placed {
 		w.fatalf("facet %d: promised %v, was %v, at most %v", m.n, meta.Promised, m.promise, m.placed)

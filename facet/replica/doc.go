@@ -44,6 +44,9 @@
 //	     0   8    number of the temporary file
 //	     8   4    size in pages
 //	     12  32   position of the snapshot
+//	     44  1    health of the copy with it
+//	     45  7    zero
+//	     52  8    epoch promised when its health was lost, 0 if it is sound
 //	0x81 PROMISE  epoch: the one promised; seq: of the last entry before
 //	     0   16   boot id of the owner it was issued to
 //	     16  8    epoch of the last entry before
@@ -57,13 +60,15 @@
 //	0x84 TOMB
 //	     0   1    1 when the file has been moved to the trash, else 0
 //	0x85 CARRY    epoch: the one promised, 0 for none; seq: of the last entry before
-//	     0   1    bits: 1 tombstone, 2 file moved to the trash
+//	     0   1    bits: 1 tombstone, 2 file moved to the trash, 4 dropped: not
+//	              kept here any more, base and last entry are zero
 //	     1   1    health
 //	     2   2    zero
 //	     4   16   boot id of the owner promised
 //	     20  8    epoch of the last entry before
 //	     28  4    size of the database file in pages
 //	     32  32   position of the base
+//	     64  8    epoch promised when its health was lost, 0 if it is sound
 //	0x86 DAMAGE   incarnation, epoch and seq are zero
 //	     0   1    kind of commitlog.Damage
 //	     1   3    zero
@@ -73,7 +78,8 @@
 //
 // CARRY says all there is to say about a facet but its entries. It is written
 // when the segment with its newest PROMISE, BASE or TOMB is about to go (rule
-// R12), and when the facet's health changes. DAMAGE says that damage of the log
+// R12), when the facet's health changes, and when it is created or dropped: of a
+// dropped facet nothing is left but its promise (rule R6). DAMAGE says that damage of the log
 // was found and that the health of the facets it hit was written before it.
 //
 // "The last entry before" is the end of the facet's log when the record was
@@ -85,5 +91,5 @@
 //	log/                              the commit log
 //	facets/ab/ab….db                  database files, by the incarnation's first byte
 //	tmp/<incarnation>-<number>.db     snapshots and imports being received
-//	trash/<unix seconds>-<incarnation>.db   deleted facets, until the grace period is over
+//	trash/<unix seconds>-<incarnation>.db   deleted and dropped facets, until the grace period is over
 package replica

@@ -30,8 +30,9 @@ type Snapshot struct {
 // Install replaces the facet by a snapshot (R44): the file is received and synced
 // aside, checked, recorded, and only then put in place; a crash leaves the old
 // state or the new one. Entries may be appended meanwhile; when they make the
-// snapshot unnecessary it is dropped. Nobody may have the facet open. It returns
-// the facet's base.
+// snapshot unnecessary it is dropped. Nobody may have the facet open. A damaged copy
+// takes entries again afterwards, but stays Uncertain until it holds a barrier that
+// proves it whole, see lost. It returns the facet's base.
 func (r Replica) Install(ctx context.Context, sn Snapshot) (pages.Base, error) {
 	base, err := r.receive(ctx, sn)
 	if err != nil {
@@ -184,10 +185,12 @@ func (r Replica) placeInstall(sn *Snapshot, number uint64, to pages.Base) (base 
 	}
 	l := r.s.wake(st)
 	defer l.settle()
-	rec := commitlog.Record{
-		Kind: kindInstall, Incarnation: st.id, Epoch: to.Position.Epoch, Seq: to.Position.Seq,
-		Payload: appendInstall(nil, number, to),
+	i := installed{number: number, to: to}
+	// A snapshot that ends in its session's own epoch has that session's barrier.
+	if st.health != Healthy && !(to.Position.Epoch == sn.Epoch && r.s.heals(st, sn.Epoch)) {
+		i.health, i.since = Uncertain, r.s.lost.at(st.id)
 	}
+	rec := i.record(st.id)
 	recs := []commitlog.Record{rec}
 	if raise { // R7
 		recs = []commitlog.Record{promiseRecord(st.id, sn.Epoch, sn.Boot, tailOf(st.last())), rec}
@@ -197,7 +200,7 @@ func (r Replica) placeInstall(sn *Snapshot, number uint64, to pages.Base) (base 
 	}
 	for _, rec := range recs {
 		l.placed++
-		l.pend.push(pending{after: l.placed, own: true, kind: rec.Kind})
+		l.pend.push(pending{after: l.placed, own: true, kind: rec.Kind, seq: rec.Seq})
 	}
 	if raise {
 		st.promised, st.boot = sn.Epoch, r.s.boots.number(sn.Boot)
@@ -208,9 +211,9 @@ func (r Replica) placeInstall(sn *Snapshot, number uint64, to pages.Base) (base 
 		}
 	}
 	st.setBase(to)
-	st.health = Healthy
+	r.s.setHealth(st, i.health, i.since)
 	l.last, l.first, l.entries, l.runs = to.Position, to.Position.Seq+1, l.entries[:0], l.runs[:0]
-	l.known, l.durable = max(l.known, to.Position.Seq), to.Position.Seq
+	l.durable = min(l.durable, to.Position.Seq) // landed raises it
 	l.images, l.imagesTo = nil, pages.Base{}
 	l.installing = true
 	l.touched++

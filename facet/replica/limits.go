@@ -43,6 +43,13 @@ const (
 	// installChunk is one write of a snapshot being received.
 	installChunk = 64 * facet.PageSize
 
+	// maxSources bounds the base files of one facet that are being read at once,
+	// each an open file: the members of a set being filled are fewer.
+	maxSources = 8
+
+	// maxSavedPages bounds the pages a checkpoint keeps for one of them (64 MiB).
+	maxSavedPages = 64 << 20 / facet.PageSize
+
 	// maxKeptBuffer is the largest encoding buffer kept for the next commit.
 	maxKeptBuffer = 256 << 10
 )

@@ -18,7 +18,7 @@ import (
 // in the order they were placed, so one queue, pend, serves all who wait.
 //
 // Invariant I4: known and durable never decrease but by a cut, which never cuts
-// at or below known. Invariant: len(entries) == last.Seq - base.Seq unless the
+// at or below known. While an INSTALL is under way the base is above both. Invariant: len(entries) == last.Seq - base.Seq unless the
 // facet is broken; entries[i] is the entry first+i and is the zero Loc until it
 // is durable.
 //
@@ -43,6 +43,8 @@ type live struct {
 	installing    bool       // an INSTALL is placed and its file not yet in place
 	touched       uint64     // times a checkpoint or install began: scrub compares
 	next          pages.Base // base placed, not yet durable; zero for none
+
+	sources []*BaseFile // being read
 
 	images   []commitlog.Loc // PAGES of the newest checkpoint since the base; entries are there too
 	imagesTo pages.Base      // what they lead to, once the last part is there
@@ -120,7 +122,7 @@ func (s *Store) wake(st *state) *live {
 
 // settle lets the live part go when nothing needs it.
 func (l *live) settle() {
-	if len(l.entries) > 0 || l.pend.n > 0 || l.open || l.checkpointing || l.installing {
+	if len(l.entries) > 0 || l.pend.n > 0 || len(l.sources) > 0 || l.open || l.checkpointing || l.installing {
 		return
 	}
 	l.st.live = nil
@@ -138,7 +140,7 @@ func (st *state) last() facet.Position {
 // durable here. Invariant I4: never above the durable end.
 func (l *live) commitKnown() facet.Seq {
 	if l.s.opts.SingleNode {
-		return max(l.durable, l.st.basePos.Seq) // R50: a majority of one
+		return l.durable // R50: a majority of one
 	}
 	return min(l.known, l.durable)
 }
@@ -289,6 +291,8 @@ func (l *live) landed(p *pending, loc commitlog.Loc) {
 		l.images = append(l.images, loc)
 	case kindInstall: // the base moved when it was placed
 		st.baseSeg = loc.Segment
+		// Not before: a crash would have left the old log (I4).
+		l.known, l.durable = max(l.known, p.seq), max(l.durable, p.seq)
 	case kindBase:
 		st.baseSeg = loc.Segment
 		l.rebase(l.next)

@@ -27,8 +27,8 @@ func (s *Store) fence(st *state, epoch facet.Epoch, boot Boot) (raise bool, err 
 	switch {
 	case s.fatal.Load() != nil:
 		return false, s.alive() // R13
-	case st.tomb():
-		return false, ErrDeleted
+	case st.gone() != nil:
+		return false, st.gone()
 	case epoch < st.promised: // R6, R7
 		return false, &EpochError{st.promised}
 	case epoch > st.promised:
@@ -43,8 +43,10 @@ func (s *Store) fence(st *state, epoch facet.Epoch, boot Boot) (raise bool, err 
 
 // Create makes an empty facet at position zero, the genesis base of rule R47. It
 // is durable when anything done to the facet later is. Creating a facet that is
-// here changes nothing. ErrFull and ErrBusy are as for Append: a new facet does not
-// use the reserve of a full disk.
+// here changes nothing. One that was dropped here begins anew, with the promise it
+// gave (R6); ErrBusy says that its old file is still on its way to the trash.
+// ErrFull and ErrBusy are otherwise as for Append: a new facet does not use the
+// reserve of a full disk.
 func (s *Store) Create(id facet.Incarnation) (Replica, error) {
 	st := s.lookup(id, true)
 	r := Replica{s, st}
@@ -56,15 +58,20 @@ func (s *Store) Create(id facet.Incarnation) (Replica, error) {
 	if st.flags&flagCreated != 0 {
 		return r, nil
 	}
+	if st.flags&(flagDropped|flagFiled) == flagDropped {
+		return r, fmt.Errorf("create %v: its old file is being moved away: %w", id, ErrBusy)
+	}
 	if err := s.Admit(carryLen); err != nil { // R15
 		return r, fmt.Errorf("create %v: %w", id, err)
 	}
+	was := st.flags
+	st.flags = flagCreated
 	l := s.wake(st)
-	if err := l.place(new(carried).record(id), pending{}); err != nil {
+	if err := l.carry(); err != nil {
+		st.flags = was
 		l.settle()
 		return r, fmt.Errorf("create %v: %w", id, err)
 	}
-	st.flags |= flagCreated
 	return r, nil
 }
 
@@ -113,9 +120,6 @@ func (s *Store) PrepareFunc(id facet.Incarnation, epoch facet.Epoch, boot Boot, 
 func (s *Store) placePromise(st *state, epoch facet.Epoch, boot Boot, done func(Promise)) (Promise, bool, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.flags&flagCreated == 0 && !st.tomb() {
-		return Promise{}, false, ErrUnknown
-	}
 	raise, err := s.fence(st, epoch, boot)
 	if err != nil {
 		return Promise{}, false, err

@@ -74,8 +74,8 @@ func (r Replica) open(ctx context.Context, all bool) (*pages.Store, error) {
 func (r Replica) claim() (*live, error) {
 	st := r.st
 	switch {
-	case st.tomb():
-		return nil, ErrDeleted
+	case st.gone() != nil:
+		return nil, st.gone()
 	case st.health.broken():
 		return nil, corrupt(st.id, st.health)
 	}
@@ -128,8 +128,8 @@ func (r Replica) Entries(from facet.Seq) iter.Seq2[*facet.Commit, error] {
 		var locs []commitlog.Loc
 		var err error
 		switch l := st.live; {
-		case st.tomb():
-			err = ErrDeleted
+		case st.gone() != nil:
+			err = st.gone()
 		case st.health.broken():
 			err = ErrDamaged
 		case from <= st.basePos.Seq:
@@ -192,10 +192,10 @@ func (r Replica) Scrub(ctx context.Context) error {
 			return ErrOpen
 		}
 	}
-	health, gone := st.health, st.tomb()
+	health, gone := st.health, st.gone()
 	st.mu.Unlock()
-	if gone {
-		return ErrDeleted
+	if gone != nil {
+		return gone
 	}
 	if health.broken() {
 		return corrupt(st.id, health)

@@ -129,18 +129,38 @@ func decodeBaseRecord(rec *commitlog.Record) (b pages.Base, end tail, err error)
 	return b, tail{facet.Epoch(be.Uint64(rest)), facet.Seq(be.Uint64(rest[8:]))}, nil
 }
 
-const installLen = 8 + 4 + positionLen
-
-func appendInstall(dst []byte, number uint64, to pages.Base) []byte {
-	return appendBase(be.AppendUint64(dst, number), to)
+// installed is everything an INSTALL record says.
+type installed struct {
+	number uint64 // of the temporary file
+	to     pages.Base
+	health Health
+	since  facet.Epoch // promised when the health was lost
 }
 
-func decodeInstall(p []byte) (number uint64, to pages.Base, err error) {
-	if err := fixed("install", p, installLen); err != nil {
-		return 0, to, err
+const installLen = 8 + 4 + positionLen + 8 + 8
+
+func (i *installed) record(id facet.Incarnation) commitlog.Record {
+	p := appendBase(be.AppendUint64(make([]byte, 0, installLen), i.number), i.to)
+	p = be.AppendUint64(append(p, byte(i.health), 0, 0, 0, 0, 0, 0, 0), uint64(i.since))
+	return commitlog.Record{
+		Kind: kindInstall, Incarnation: id, Epoch: i.to.Position.Epoch, Seq: i.to.Position.Seq, Payload: p,
 	}
-	to, _, err = decodeBase(p[8:])
-	return be.Uint64(p), to, err
+}
+
+func decodeInstall(p []byte) (i installed, err error) {
+	if err := fixed("install", p, installLen); err != nil {
+		return i, err
+	}
+	i.number = be.Uint64(p)
+	to, rest, err := decodeBase(p[8:])
+	if err != nil {
+		return i, err
+	}
+	i.to, i.health, i.since = to, Health(rest[0]), facet.Epoch(be.Uint64(rest[8:]))
+	if be.Uint64(rest)<<8 != 0 || i.health > Uncertain || i.health == Healthy && i.since != 0 {
+		return i, fmt.Errorf("decode install: bad health %x", rest)
+	}
+	return i, nil
 }
 
 // carried is everything a CARRY record says.
@@ -150,17 +170,28 @@ type carried struct {
 	base     pages.Base
 	end      tail
 	health   Health
+	since    facet.Epoch // promised when the health was lost
 	flags    uint8
 }
 
-const carryLen = 4 + 16 + 8 + 4 + positionLen
+const carryLen = 4 + 16 + 8 + 4 + positionLen + 8
 
 func (c *carried) record(id facet.Incarnation) commitlog.Record {
-	p := append(make([]byte, 0, carryLen), c.flags&(flagTomb|flagFiled), byte(c.health), 0, 0)
+	p := append(make([]byte, 0, carryLen), carriedBits(c.flags), byte(c.health), 0, 0)
 	p = be.AppendUint64(append(p, c.boot[:]...), uint64(c.end.epoch))
 	return commitlog.Record{
-		Kind: kindCarry, Incarnation: id, Epoch: c.promised, Seq: c.end.seq, Payload: appendBase(p, c.base),
+		Kind: kindCarry, Incarnation: id, Epoch: c.promised, Seq: c.end.seq,
+		Payload: be.AppendUint64(appendBase(p, c.base), uint64(c.since)),
 	}
+}
+
+// carriedBits are the flags of a state as CARRY has them.
+func carriedBits(flags uint8) byte {
+	b := flags & (flagTomb | flagFiled)
+	if flags&flagDropped != 0 {
+		b |= 4
+	}
+	return b
 }
 
 func decodeCarry(rec *commitlog.Record) (c carried, err error) {
@@ -168,14 +199,27 @@ func decodeCarry(rec *commitlog.Record) (c carried, err error) {
 	if err := fixed("carry", p, carryLen); err != nil {
 		return c, err
 	}
-	if p[0]&^(flagTomb|flagFiled) != 0 || Health(p[1]) > Diverged || p[2]|p[3] != 0 {
+	if p[0]&^7 != 0 || p[0]&5 == 5 || Health(p[1]) > Diverged || p[2]|p[3] != 0 {
 		return c, fmt.Errorf("decode carry: bad flags %x", p[:4])
 	}
-	c.promised, c.flags, c.health = rec.Epoch, p[0], Health(p[1])
+	c.promised, c.flags, c.health = rec.Epoch, p[0]&(flagTomb|flagFiled), Health(p[1])
+	if p[0]&4 != 0 {
+		c.flags |= flagDropped
+	}
 	copy(c.boot[:], p[4:20])
 	c.end = tail{facet.Epoch(be.Uint64(p[20:])), rec.Seq}
-	c.base, _, err = decodeBase(p[28:])
-	return c, err
+	base, rest, err := decodeBase(p[28:])
+	if err != nil {
+		return c, err
+	}
+	c.base, c.since = base, facet.Epoch(be.Uint64(rest))
+	switch {
+	case c.health == Healthy && c.since != 0:
+		return c, fmt.Errorf("decode carry: lost its health in epoch %v and is sound", c.since)
+	case c.flags&flagDropped != 0 && (c.base != pages.Base{} || c.end != tail{}):
+		return c, fmt.Errorf("decode carry: dropped, with a base at %v", c.base.Position)
+	}
+	return c, nil
 }
 
 // damageID names damage of the log that has been dealt with.

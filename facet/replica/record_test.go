@@ -21,17 +21,20 @@ func samples() []commitlog.Record {
 	base := pages.Base{Position: facet.Position{Epoch: 7, Seq: 300, Sum: facet.Sum{Hi: 0x0102030405060708, Lo: 0x1112131415161718}}, Pages: 9}
 	boot := Boot{0xb0, 15: 0x07}
 	end := tail{8, 301}
-	carry := carried{promised: 9, boot: boot, base: base, end: end, health: Uncertain}
+	carry := carried{promised: 9, boot: boot, base: base, end: end, health: Uncertain, since: 6}
 	tomb := carried{promised: 9, boot: boot, flags: flagTomb | flagFiled}
+	drop := carried{promised: 9, boot: boot, health: Uncertain, since: 9, flags: flagDropped | flagFiled}
 	images := imagePart{last: true, number: 2, to: base}
+	install := installed{number: 0x0123456789abcdef, to: base, health: Uncertain, since: 6}
 	dam := damageID{commitlog.Hole, 42, 4096, 77}
 	return []commitlog.Record{
 		promiseRecord(id, 9, boot, end),
 		baseRecord(id, base, end),
 		carry.record(id),
 		tomb.record(id),
+		drop.record(id),
 		{Kind: kindPages, Incarnation: id, Epoch: 7, Seq: 300, Payload: append(images.append(nil), "images"...)},
-		{Kind: kindInstall, Incarnation: id, Epoch: 7, Seq: 300, Payload: appendInstall(nil, 0x0123456789abcdef, base)},
+		install.record(id),
 		{Kind: kindCut, Incarnation: id, Epoch: 9, Seq: 301, Payload: base.Position.AppendBinary(nil)},
 		{Kind: kindTomb, Incarnation: id, Payload: []byte{1}},
 		{Kind: kindDamage, Payload: dam.append(nil)},
@@ -90,10 +93,9 @@ func FuzzRecords(f *testing.F) {
 			h, images, err = decodeImages(payload)
 			again = append(h.append(nil), images...)
 		case kindInstall:
-			var n uint64
-			var b pages.Base
-			n, b, err = decodeInstall(payload)
-			again = appendInstall(nil, n, b)
+			var i installed
+			i, err = decodeInstall(payload)
+			again = i.record(rec.Incarnation).Payload
 		case kindDamage:
 			var d damageID
 			d, err = decodeDamage(payload)

@@ -42,10 +42,14 @@ func (re *replay) record(rec commitlog.Record, loc commitlog.Loc) error {
 		return err
 	}
 	st := re.s.lookup(rec.Incarnation, true)
-	st.flags |= flagCreated
 	re.newest[st] = loc
 	if st.tomb() && rec.Kind != kindTomb && rec.Kind != kindCarry {
 		return nil
+	}
+	// Whatever is said of a facet, it is kept here, unless it says dropped.
+	st.flags |= flagCreated
+	if !st.tomb() {
+		st.flags = flagCreated
 	}
 	switch rec.Kind {
 	case kindEntry:
@@ -61,11 +65,11 @@ func (re *replay) record(rec commitlog.Record, loc commitlog.Loc) error {
 		}
 		re.images(st, h, loc)
 	case kindInstall:
-		number, base, err := decodeInstall(rec.Payload)
+		i, err := decodeInstall(rec.Payload)
 		if err != nil {
 			return err
 		}
-		re.install(st, number, base, loc)
+		re.install(st, &i, loc)
 	case kindPromise:
 		boot, end, err := decodePromise(&rec)
 		if err != nil {
@@ -111,9 +115,15 @@ func (re *replay) carry(st *state, c *carried, loc commitlog.Loc) {
 		re.tomb(st, c.flags, loc)
 		return
 	}
+	if c.flags&flagDropped != 0 {
+		st.live = nil
+		st.flags = c.flags
+		st.setBase(pages.Base{})
+	}
 	re.base(st, c.base, loc)
 	re.tells(st, c.end)
-	st.health, st.promiseSeg = c.health, loc.Segment
+	re.s.setHealth(st, c.health, c.since)
+	st.promiseSeg = loc.Segment
 }
 
 // live gives the facet its live part with the notes of the replay.
@@ -226,16 +236,18 @@ func (re *replay) images(st *state, h imagePart, loc commitlog.Loc) {
 	}
 }
 
-func (re *replay) install(st *state, number uint64, b pages.Base, loc commitlog.Loc) {
+func (re *replay) install(st *state, i *installed, loc commitlog.Loc) {
 	st.live = nil
-	st.setBase(b)
-	st.health, st.baseSeg = Healthy, loc.Segment
-	re.live(st).boot.install = number
+	st.setBase(i.to)
+	re.s.setHealth(st, i.health, i.since)
+	st.baseSeg = loc.Segment
+	re.live(st).boot.install = i.number
 }
 
 func (re *replay) tomb(st *state, flags uint8, loc commitlog.Loc) {
 	st.flags |= flags & (flagTomb | flagFiled)
 	st.promiseSeg, st.baseSeg = loc.Segment, loc.Segment
-	st.live, st.health = nil, Healthy
+	st.live = nil
+	re.s.setHealth(st, Healthy, 0)
 	st.setBase(pages.Base{})
 }

@@ -72,10 +72,7 @@ type Store struct {
 	mu    sync.RWMutex
 	table table
 
-	// uncertain holds, for each facet whose health is Uncertain, the epoch
-	// promised when that was found.
-	uncertainMu sync.Mutex
-	uncertain   map[facet.Incarnation]facet.Epoch
+	lost lost
 
 	notified atomic.Uint32 // segment of the latest record reported durable
 	buffers  sync.Pool     // of *[]byte, for encoding
@@ -106,8 +103,7 @@ func Open(opts Options) (*Store, Report, error) {
 	}
 	s := &Store{
 		opts: opts, fs: opts.FS, logger: opts.Logger, table: newTable(),
-		uncertain: make(map[facet.Incarnation]facet.Epoch),
-		slots:     make(chan struct{}, opts.Checkpoints), dead: make(chan struct{}),
+		slots: make(chan struct{}, opts.Checkpoints), dead: make(chan struct{}),
 	}
 	s.buffers.New = func() any { return new([]byte) }
 	s.files.init(s)
@@ -220,11 +216,8 @@ func (s *Store) Replica(id facet.Incarnation) (Replica, error) {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.tomb() {
-		return Replica{}, fmt.Errorf("facet %v: %w", id, ErrDeleted)
-	}
-	if st.flags&flagCreated == 0 {
-		return Replica{}, fmt.Errorf("facet %v: %w", id, ErrUnknown)
+	if err := st.gone(); err != nil {
+		return Replica{}, fmt.Errorf("facet %v: %w", id, err)
 	}
 	return Replica{s, st}, nil
 }
@@ -265,6 +258,17 @@ func (r Replica) Meta() Meta {
 	return m
 }
 
+// Promised is the highest epoch promised here and to whom, durable or not; zero
+// for none. It is cheap: whoever checks epochs at the door asks it first.
+func (r Replica) Promised() (facet.Epoch, Boot) {
+	r.st.mu.Lock()
+	defer r.st.mu.Unlock()
+	if r.st.promised == 0 {
+		return 0, Boot{}
+	}
+	return r.st.promised, r.s.boots.id(r.st.boot)
+}
+
 // Position is the end of the facet's log, durable or not.
 func (r Replica) Position() facet.Position {
 	r.st.mu.Lock()
@@ -286,7 +290,7 @@ func (r Replica) meta() (Meta, bool) {
 	if l := st.live; l != nil {
 		m.Durable, m.CommitKnown, m.Entries, m.Open = l.durable, l.commitKnown(), len(l.entries), l.open
 	}
-	return m, !st.tomb() && st.flags&flagCreated != 0
+	return m, st.gone() == nil
 }
 
 // Admit says whether an entry of n bytes would be taken now; for asking before a

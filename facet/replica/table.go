@@ -30,9 +30,21 @@ const (
 	flagTomb    = 1 << iota // the facet was deleted; nothing else counts
 	flagFiled               // its file is in the trash
 	flagCreated             // the facet is kept here (R4)
+	flagDropped             // it was kept here; of that only the promise counts
 )
 
 func (st *state) tomb() bool { return st.flags&flagTomb != 0 }
+
+// gone says why there is nothing of the facet here: ErrDeleted, ErrUnknown or nil.
+func (st *state) gone() error {
+	switch {
+	case st.tomb():
+		return ErrDeleted
+	case st.flags&flagCreated == 0:
+		return ErrUnknown
+	}
+	return nil
+}
 
 func (st *state) base() pages.Base { return pages.Base{Position: st.basePos, Pages: st.basePages} }
 

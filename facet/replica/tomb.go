@@ -48,27 +48,33 @@ func (r Replica) placeTomb() (*live, error) {
 		return st.live, nil
 	}
 	l := r.s.wake(st)
-	defer func() { l.settle() }()
+	defer l.settle()
 	if l.open || l.checkpointing || l.installing {
 		return nil, ErrOpen
 	}
 	if err := l.place(tombRecord(st, 0), pending{}); err != nil {
 		return nil, err
 	}
-	for i := range l.pend.n {
-		if p := l.pend.at(i); p.kind == kindEntry {
-			p.dead = true
-		}
-	}
+	l.forget()
 	st.flags |= flagTomb
-	st.health = Healthy
-	st.setBase(pages.Base{})
-	l.last, l.first, l.entries, l.runs, l.images = facet.Position{}, 1, nil, nil, nil
-	l.known, l.durable = 0, 0
+	r.s.setHealth(st, Healthy, 0)
 	return l, nil
 }
 
-// fileAt moves the file of a deleted facet to the trash, once.
+// forget takes base and log away: nothing of it is acknowledged any more. State.mu
+// is held.
+func (l *live) forget() {
+	for i := range l.pend.n {
+		if p := l.pend.at(i); p.kind == kindEntry || p.ack != nil {
+			p.dead = true
+		}
+	}
+	l.st.setBase(pages.Base{})
+	l.last, l.first, l.entries, l.runs, l.images = facet.Position{}, 1, nil, nil, nil
+	l.known, l.durable = 0, 0
+}
+
+// fileAt moves the file of a deleted or dropped facet to the trash, once.
 func (s *Store) fileAt(st *state, now time.Time) error {
 	st.mu.Lock()
 	filed := st.flags&flagFiled != 0
@@ -95,9 +101,15 @@ func (s *Store) fileAt(st *state, now time.Time) error {
 	defer st.mu.Unlock()
 	st.flags |= flagFiled
 	// Not waited for: should it be lost, the next start looks for the file again.
-	if err := s.wake(st).place(tombRecord(st, 1), pending{}); err != nil {
+	l := s.wake(st)
+	if st.tomb() {
+		err = l.place(tombRecord(st, 1), pending{})
+	} else {
+		err = l.carry()
+	}
+	if err != nil {
 		s.logger.Warn("tombstone stays unfinished until the next start", "facet", st.id, "error", err)
-		st.live.settle()
+		l.settle()
 	}
 	return nil
 }

@@ -325,8 +325,8 @@ func TestDecommissionByForce(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || o.Rate != 10 {
-			t.Errorf("%+v", o)
+		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || o.Rate != 10 || o.Auto || len(s.List()) != 1 {
+			t.Errorf("%+v", s.List())
 		}
 		if took := time.Since(start); took < 11*time.Second || took > 13*time.Second {
 			t.Errorf("30 owners and 90 sets at 10 a second took %v", took)
