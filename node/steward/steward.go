@@ -27,7 +27,7 @@ type Steward struct {
 	// begun counts the Starts under way about a node. The loop leaves such a node to
 	// them: it would begin the same operation without what was asked for.
 	begun map[cluster.NodeID]int // guarded by mu
-	found  found        // guarded by mu; what the last scan saw
+	found found                  // guarded by mu; what the last scan saw
 
 	takenOver, refused, finished, scans atomic.Uint64
 }

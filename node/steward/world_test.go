@@ -199,6 +199,9 @@ func (w *world) propose(ctx context.Context, term uint64, cmds ...placement.Comm
 		}
 	}
 	res := w.apply(cmds...)
+	if _, ok := cmds[0].(placement.SetNode); ok {
+		_ = wait(ctx, time.Millisecond) // others see it before who proposed it
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if took {
