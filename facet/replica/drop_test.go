@@ -59,12 +59,15 @@ func TestDropAndBack(t *testing.T) {
 	check(t, o.r.Known(5, bootA, o.pages.Position()))
 	o.checkpoint()
 	last := o.commit()
-	if err := o.r.Drop(ctx); !errors.Is(err, ErrOpen) {
+	if err := o.r.Drop(ctx, o.r.Meta().Promised); !errors.Is(err, ErrOpen) {
 		t.Fatalf("drop while open: %v", err)
 	}
 	check(t, o.r.Close(o.pages))
-	check(t, o.r.Drop(ctx))
-	check(t, o.r.Drop(ctx))
+	if _, ok := errors.AsType[*EpochError](o.r.Drop(ctx, o.r.Meta().Promised-1)); !ok {
+		t.Fatal("dropped though a session has raised the promise since")
+	}
+	check(t, o.r.Drop(ctx, o.r.Meta().Promised))
+	check(t, o.r.Drop(ctx, o.r.Meta().Promised))
 	dropped(t, s, mem, id)
 
 	// A handle from before finds nothing either.
@@ -142,7 +145,7 @@ func TestDropAndBack(t *testing.T) {
 		check(t, err)
 	}
 	check(t, r.Tomb(ctx, time.Unix(1, 0)))
-	if err := r.Drop(ctx); !errors.Is(err, ErrDeleted) {
+	if err := r.Drop(ctx, r.Meta().Promised); !errors.Is(err, ErrDeleted) {
 		t.Fatalf("drop a deleted facet: %v", err)
 	}
 }
@@ -190,7 +193,7 @@ func TestDroppedCopyAndDamage(t *testing.T) {
 	s, _ := mustOpen(t, options(mem))
 	o := newOwner(t, s, testID(1), 3)
 	check(t, o.r.Close(o.pages))
-	check(t, o.r.Drop(ctx))
+	check(t, o.r.Drop(ctx, o.r.Meta().Promised))
 	check(t, s.Close())
 	s, _ = mustOpen(t, options(mem))
 	other, err := s.Create(testID(2))

@@ -139,9 +139,7 @@ func (k *Keeper) drop(ctx context.Context, id facet.Incarnation) {
 	if !ok || !k.unwanted(&row, &m) {
 		return
 	}
-	if err := any(r).(interface {
-		Drop(context.Context, facet.Epoch) error
-	}).Drop(ctx, m.Promised); err != nil {
+	if err := r.Drop(ctx, m.Promised); err != nil {
 		k.swept(ctx, "drop a copy that belongs to other nodes now", id, err)
 		return
 	}
