@@ -168,7 +168,7 @@ func TestDropEndsAcknowledgements(t *testing.T) {
 	check(t, o.r.Append(7, bootA, b, 0, o.acks))
 	<-g.seen
 	check(t, o.r.Append(7, bootA, o.h.commits[tail{1, 1}], 0, o.acks)) // found, told when all is durable
-	l, err := o.r.placeDrop()
+	l, err := o.r.placeDrop(o.r.Meta().Promised)
 	check(t, err)
 	if _, err := s.Create(testID(1)); !errors.Is(err, ErrBusy) {
 		t.Fatalf("create while it is being dropped: %v", err)
