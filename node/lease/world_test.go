@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -183,7 +184,16 @@ func (w *world) take(id facet.Incarnation, e facet.Epoch) placement.Result {
 type holder struct {
 	*Holder
 	told atomic.Uint64
+
+	mu   sync.Mutex
 	sent []time.Duration // stamps
+}
+
+// stamps are those of the renewals sent so far.
+func (h *holder) stamps() []time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.sent)
 }
 
 func (w *world) hold(n byte, tweak ...func(*HolderOptions)) *holder {
@@ -191,7 +201,9 @@ func (w *world) hold(n byte, tweak ...func(*HolderOptions)) *holder {
 	h := &holder{}
 	o := HolderOptions{
 		Send: func(ctx context.Context, r peer.RenewRequest) (peer.Grant, error) {
+			h.mu.Lock()
 			h.sent = append(h.sent, r.Stamp)
+			h.mu.Unlock()
 			return renewAt(ctx, w.grants, n, r)
 		},
 		Told: func() uint64 {
