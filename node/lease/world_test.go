@@ -93,6 +93,16 @@ type world struct {
 	log    *counted
 	grants *Grants
 	alone  bool
+
+	mu      sync.Mutex
+	process *Grants // guarded by mu; grants as the holders find it
+}
+
+// reach is what a holder that asks n1 finds.
+func (w *world) reach() *Grants {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.process
 }
 
 func newWorld(t testing.TB) *world {
@@ -114,6 +124,9 @@ func (w *world) start() {
 	w.grants, err = NewGrants(GrantsOptions{Log: w.log, Table: w.table, Node: "n1", Store: storeID(1), Clock: w.clock,
 		Logger: quiet(), Alone: func() bool { return w.alone }})
 	check(w.t, err)
+	w.mu.Lock()
+	w.process = w.grants
+	w.mu.Unlock()
 	synctest.Wait()
 }
 
@@ -204,7 +217,7 @@ func (w *world) hold(n byte, tweak ...func(*HolderOptions)) *holder {
 			h.mu.Lock()
 			h.sent = append(h.sent, r.Stamp)
 			h.mu.Unlock()
-			return renewAt(ctx, w.grants, n, r)
+			return renewAt(ctx, w.reach(), n, r)
 		},
 		Told: func() uint64 {
 			if x := h.told.Load(); x != 0 {
