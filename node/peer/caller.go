@@ -59,6 +59,7 @@ type Caller struct {
 	it       item       // reader only
 	append   func(*item)
 	fetching atomic.Int32
+	ordered  atomic.Int32
 	entries  sync.Mutex // held to add one fetched entry, and to wait until there is room
 }
 
@@ -178,6 +179,13 @@ func (c *Caller) handle(f wire.Frame) error {
 			return err
 		}
 		return c.propose(f.ID, cmds)
+	case typeOrder:
+		o, err := decodeOrder(f.Body)
+		if err != nil {
+			return err
+		}
+		c.order(f.ID, o)
+		return nil
 	case wire.TypePong:
 		return nil
 	}

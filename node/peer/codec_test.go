@@ -18,6 +18,7 @@ import (
 	"github.com/facetd/facetd/facet/pages"
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/placement"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -84,6 +85,14 @@ func sampleGreeting() *greeting {
 		cluster: testCluster, boot: bootOf(1), store: cluster.StoreID{9}, node: "node-1", wanted: "node-2"}
 }
 
+func sampleOrder() *Order {
+	set, err := placement.NewSet(placement.Member{Node: "n3", Store: cluster.StoreID{3}}, placement.Member{Node: "n2", Store: cluster.StoreID{2}})
+	if err != nil {
+		panic(err)
+	}
+	return &Order{Kind: OrderMove, Incarnation: idA, Epoch: 7, Owner: "n2", Set: set}
+}
+
 // TestGoldenFrames holds one frame of every kind, byte for byte.
 func TestGoldenFrames(t *testing.T) {
 	sessions := []Session{{idA, 7}, {idB, 3}}
@@ -108,6 +117,10 @@ func TestGoldenFrames(t *testing.T) {
 		{"grant_refused", body(typeGrant, 0, 5, appendGrant(nil, &Grant{Stamp: 5 * time.Second, Apply: 1240}, ErrRefused))},
 		{"propose", body(typePropose, 0, 6, appendCommands(nil, [][]byte{[]byte("one"), []byte("second")}))},
 		{"result", body(typeResult, 0, 6, appendResult(appendResult(nil, 1, nil, &NotLeaderError{"n3"}), 0, []byte("done"), nil))},
+		{"order", body(typeOrder, 0, 7, appendOrder(nil, sampleOrder()))},
+		{"order_wake", body(typeOrder, 0, 8, appendOrder(nil, &Order{Kind: OrderWake, Incarnation: idB, Epoch: 3}))},
+		{"done", body(typeDone, 0, 7, appendDone(nil, nil))},
+		{"done_busy", body(typeDone, 0, 8, appendDone(nil, fmt.Errorf("move: %w", ErrBusy)))},
 		{"offer", body(typeOffer, 0, 0, appendOffer(nil, offer))},
 		{"resume", body(typeResume, 0, 0, append(appendOutcome(nil, nil), 0, 0, 0, 15))},
 		{"installed", body(typeInstalled, 0, 0, pos.AppendBinary(appendOutcome(nil, nil)))},
@@ -259,6 +272,13 @@ func TestMalformed(t *testing.T) {
 	cmds := func(b []byte) error { _, err := decodeCommands(b); return err }
 	offer := func(b []byte) error { _, err := decodeOffer(b); return err }
 	content := func(b []byte) error { _, _, err := decodePages(b, 20); return err }
+	orders := func(b []byte) error { _, err := decodeOrder(b); return err }
+	done := func(b []byte) error { _, err := decodeDone(b); return err }
+	order := func(change func(o *Order)) []byte {
+		o := *sampleOrder()
+		change(&o)
+		return appendOrder(nil, &o)
+	}
 	promises := func(b []byte) error {
 		return decodePromises(b, make([]Session, 1), make([]PrepareResult, 1), func(int) {})
 	}
@@ -299,6 +319,18 @@ func TestMalformed(t *testing.T) {
 		{"no page", content, make([]byte, 4)},
 		{"too many pages", content, make([]byte, 4+(snapshotPages+1)*facet.PageSize)},
 		{"pages behind the end", content, append([]byte{0, 0, 0, 20}, make([]byte, facet.PageSize)...)},
+		{"order of no kind", orders, order(func(o *Order) { o.Kind = 0 })},
+		{"order of a later kind", orders, order(func(o *Order) { o.Kind = 3 })},
+		{"order about nothing", orders, order(func(o *Order) { o.Incarnation = facet.Incarnation{} })},
+		{"order in no epoch", orders, order(func(o *Order) { o.Epoch = 0 })},
+		{"move to nowhere", orders, order(func(o *Order) { o.Owner, o.Set = "", placement.Set{} })},
+		{"wake elsewhere", orders, order(func(o *Order) { o.Kind = OrderWake })},
+		{"order to no name", orders, order(func(o *Order) { o.Owner = "-" })},
+		{"set not sorted", orders, bytes.Replace(order(func(*Order) {}), []byte("\x02n3"), []byte("\x02n1"), 1)},
+		{"set too large", orders, append(order(func(o *Order) { o.Set = placement.Set{} })[:28:28], 6)},
+		{"order with more behind", orders, append(order(func(*Order) {}), 0)},
+		{"done with a text", done, append(appendOutcome(nil, nil), 0, 1, 'x')},
+		{"too long a text", done, append(append(appendOutcome(nil, ErrBusy), 1, 1), make([]byte, 257)...)},
 		{"promise for an item not asked for", promises, appendPromise(nil, 1, samplePromise(), nil)},
 	} {
 		if err := c.decode(c.b); !errors.Is(err, ErrMalformed) {
@@ -379,10 +411,12 @@ func FuzzBodies(f *testing.F) {
 	f.Add(uint8(10), append([]byte{0, 0, 0, 1}, make([]byte, facet.PageSize)...))
 	f.Add(uint8(11), append(appendOutcome(nil, replica.ErrUnknown), 0, 0, 0, 15))
 	f.Add(uint8(12), pos.AppendBinary(appendOutcome(nil, errors.New("text"))))
+	f.Add(uint8(13), appendOrder(nil, sampleOrder()))
+	f.Add(uint8(14), appendDone(nil, fmt.Errorf("move: %w", ErrBusy)))
 	f.Fuzz(func(t *testing.T, which uint8, b []byte) {
 		var again []byte
 		var err error
-		switch which % 13 {
+		switch which % 15 {
 		case 0:
 			var g greeting
 			if g, err = decodeGreeting(b); err == nil {
@@ -431,9 +465,16 @@ func FuzzBodies(f *testing.F) {
 		case 12:
 			decodeInstalled(b)
 			return
+		case 13:
+			var o Order
+			o, err = decodeOrder(b)
+			again = appendOrder(nil, &o)
+		case 14:
+			decodeDone(b)
+			return
 		}
 		if err == nil && !bytes.Equal(again, b) {
-			t.Fatalf("decoder %d takes\n%x, which is\n%x", which%13, b, again)
+			t.Fatalf("decoder %d takes\n%x, which is\n%x", which%15, b, again)
 		}
 	})
 }

@@ -16,8 +16,8 @@
 //
 // Concurrency: every method of Transport, Peer, Caller, EntryWriter and RaftStream
 // may be called from any goroutine, except that one EntryWriter belongs to one
-// Fetch. What calls back, and from where, is said at Handler, Placement, Installer
-// and Acks. Every goroutine ends before Transport.Close returns, and no callback
+// Fetch. What calls back, and from where, is said at Handler, Placement, Orders,
+// Installer and Acks. Every goroutine ends before Transport.Close returns, and no callback
 // may call Close.
 //
 // # Greeting
@@ -79,6 +79,12 @@
 //	42 PROPOSE dialler   call  1 to 512 commands: uvarint length, bytes
 //	43 RESULT  acceptor  call  items, in any order and number of frames: 2 number of
 //	                           the command, outcome; if it is 0: uvarint length, bytes
+//	44 ORDER   dialler   call  1 kind (1 move, 2 wake), 16 incarnation, 8 epoch of the
+//	                           row, 1 length, id of the owner wanted; 1 number of
+//	                           members wanted, each 1 length, node id, 16 store id,
+//	                           sorted by node. Wake wants nothing, move at least one
+//	45 DONE    acceptor  call  outcome; 2 length, text of at most 256 bytes, none if the
+//	                           outcome is 0
 //
 // An id of a call is used by one call at a time. Sessions are of the boot in the
 // greeting: the one who asks is the one who owns. An uvarint has its shortest form.

@@ -69,6 +69,10 @@ const (
 	// log.
 	maxFetches = 16
 
+	// maxOrders bounds the ORDERs one peer has under way here: each may move a
+	// facet, and more at once would not end sooner.
+	maxOrders = 64
+
 	// maxCalls bounds the calls one peer has not answered yet.
 	maxCalls = 4096
 

@@ -25,6 +25,8 @@ const (
 	typeGrant   wire.Type = 41
 	typePropose wire.Type = 42
 	typeResult  wire.Type = 43
+	typeOrder   wire.Type = 44
+	typeDone    wire.Type = 45
 
 	typeOffer     wire.Type = 48
 	typeResume    wire.Type = 49

@@ -46,9 +46,11 @@ type Config struct {
 	// takes any that was verified.
 	Identify func(state tls.ConnectionState, node cluster.NodeID) error
 
-	// Handler, Placement and Snapshots serve other nodes; what is nil is refused.
+	// Handler, Placement, Orders and Snapshots serve other nodes; what is nil is
+	// refused.
 	Handler   Handler
 	Placement Placement
+	Orders    Orders
 	Snapshots Installer
 	// Acks hears what becomes of appends; nil when none are sent.
 	Acks Acks
