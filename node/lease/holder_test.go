@@ -279,10 +279,11 @@ func TestWatchdog(t *testing.T) {
 func TestDistrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := bubbleClock()
-		var apart, slept atomic.Int64
+		var apart, slept, sent atomic.Int64
 		now := func() quorum.Instant { return clock() + quorum.Instant(slept.Load()) }
 		h, err := NewHolder(HolderOptions{
 			Send: func(_ context.Context, r peer.RenewRequest) (peer.Grant, error) {
+				sent.Add(1)
 				return peer.Grant{Stamp: r.Stamp, TTL: ttl}, nil
 			},
 			Told: func() uint64 { return 1 }, Clock: now,
@@ -308,7 +309,12 @@ func TestDistrust(t *testing.T) {
 		if h.Valid() || h.Trusted() || h.Deadline() != 0 {
 			t.Error("a lease by clocks that disagree")
 		}
-		time.Sleep(watchWindow + 2*watchEvery)
+		before := sent.Load()
+		time.Sleep(5 * time.Second)
+		if n := sent.Load() - before; n < 10 || h.Valid() {
+			t.Errorf("%d signs of life in 5 s, a lease: %v", n, h.Valid())
+		}
+		time.Sleep(watchWindow - 5*time.Second + 2*watchEvery)
 		if !h.Valid() || !h.Trusted() {
 			t.Error("no lease though the clocks agree again")
 		}
