@@ -18,9 +18,9 @@ import (
 // that becomes a member again does. Nobody may have the facet open: ErrOpen.
 // Dropping again does nothing.
 //
-// promised is what the copy had promised when the caller decided. If a session has
-// raised it since, it may have had entries acknowledged: an EpochError, and the copy
-// stays.
+// Promised is what the copy had promised when the caller looked at the table. With
+// another promise nothing is dropped and the error is ErrEpoch: a session came
+// meanwhile that may count on this copy, of an epoch the caller's row did not show.
 //
 // After a crash the copy is there whole or dropped, and the file of a dropped one
 // in the trash.

@@ -147,7 +147,7 @@ func (k *Keeper) drop(ctx context.Context, id facet.Incarnation) {
 }
 
 func (k *Keeper) swept(ctx context.Context, what string, id facet.Incarnation, err error) {
-	if errors.Is(err, replica.ErrOpen) || ctx.Err() != nil || !k.alarm() {
+	if errors.Is(err, replica.ErrOpen) || errors.Is(err, replica.ErrEpoch) || ctx.Err() != nil || !k.alarm() {
 		return // the next Sweep will do
 	}
 	k.log.Warn(what, "facet", id.String(), "error", err)
