@@ -371,30 +371,34 @@ func (d *desk) sweep() {
 // and empty is true.
 func (d *desk) open(call *service.Call) (empty bool, err error) {
 	row, ok := d.m.opts.Placement.Lookup(d.name)
-	if !ok {
-		// It may have been made elsewhere, and written to, a moment ago.
-		ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
-		row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name)
-		cancel()
-		if err != nil {
-			return false, fmt.Errorf("look %s up: %w", d.name, err)
-		}
+	if ok {
+		return false, d.activate(row)
 	}
-	if !ok {
-		d.current.Store(call)
-		writes, err := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
-		d.current.Store(nil)
-		if !writes {
-			d.answer(call, err)
-			return true, nil
-		}
+	base := len(call.Response.Result)
+	d.current.Store(call)
+	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
+	d.current.Store(nil)
+	if writes {
 		ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
 			return false, fmt.Errorf("create %s: %w", d.name, err)
 		}
 		d.m.created.Add(1)
+		return false, d.activate(row)
 	}
+	// It may have been made elsewhere, and written to, a moment ago: the answer from
+	// an empty database counts only if it was not.
+	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+	defer cancel()
+	if row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name); err != nil {
+		return false, fmt.Errorf("look %s up: %w", d.name, err)
+	}
+	if !ok {
+		d.answer(call, answer)
+		return true, nil
+	}
+	call.Response = facet.Response{Result: call.Response.Result[:base]}
 	return false, d.activate(row)
 }
 
