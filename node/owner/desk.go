@@ -51,6 +51,7 @@ type desk struct {
 	ended   [recentTx]endedTx
 	endedAt int
 	closing bool
+	worker  *worker     // who serves
 	retryAt int64       // coarse time before which no checkpoint is tried again
 	dead    facet.Epoch // epoch of a session that died; it is never used again
 }
@@ -157,6 +158,9 @@ func (d *desk) wake() {
 func (d *desk) serve() {
 	for {
 		if bits := d.todo.Swap(0); bits != 0 {
+			if bits&^(todoResume|todoSweep) != 0 {
+				d.worker.aside() // it may wait for the disk
+			}
 			if d.handle(bits) {
 				return
 			}
@@ -167,6 +171,7 @@ func (d *desk) serve() {
 		call, j, more, leaves := d.pick()
 		switch {
 		case j != nil:
+			d.worker.aside()
 			d.runJob(j)
 		case call != nil:
 			d.run(call)
@@ -303,6 +308,7 @@ func (d *desk) run(call *service.Call) {
 		}
 	}
 	if d.session == nil {
+		d.worker.aside()
 		empty, err := d.open(call)
 		if err != nil {
 			d.answer(call, err)
