@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/facetd/facetd/facet/engine"
 )
 
 // crew lends goroutines to desks that have work. A goroutine that has run SQLite
@@ -202,31 +204,47 @@ func (w *worker) run(deep *[stackHeld]byte) {
 			deep[0]++ // the array is in use up to here
 			d.worker = w
 			d.serve()
-			var stays bool
-			if d, stays = w.crew.next(w); !stays {
+			next, ahead, stays := w.crew.next(w)
+			if !stays {
 				return
 			}
+			// While d is served the lines of those after it arrive.
+			if h := hot(ahead[0]); h != nil {
+				h.Prefetch()
+			}
+			if h := hot(ahead[1]); h != nil {
+				h.PrefetchList()
+			}
+			d = next
 		}
 	}
 }
 
-// next gives a worker who has served a desk the next one, or takes the worker back.
-// It reports false when there are enough idle ones.
-func (c *crew) next(w *worker) (d *desk, stays bool) {
+func hot(d *desk) *engine.Hot {
+	if d == nil {
+		return nil
+	}
+	return d.hot.Load()
+}
+
+// next gives a worker who has served a desk the next one, and tells who comes after
+// it, or takes the worker back. It reports false when there are enough idle ones.
+func (c *crew) next(w *worker) (d *desk, ahead [2]*desk, stays bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.discount(w)
 	if len(c.out) < c.hands {
 		if d = c.take(); d != nil {
 			c.count(w)
-			return d, true
+			copy(ahead[:], c.line[c.first:])
+			return d, ahead, true
 		}
 	}
 	if c.closed || len(c.idle) >= maxIdleWorkers {
-		return nil, false
+		return nil, ahead, false
 	}
 	c.idle = append(c.idle, w)
-	return nil, true
+	return nil, ahead, true
 }
 
 // trim lets the idle goroutines go.

@@ -26,9 +26,10 @@ type desk struct {
 	memory   atomic.Int64  // bytes its session uses, as last measured
 	pages    atomic.Uint32 // size of the open facet
 	current  atomic.Pointer[service.Call]
-	engine   atomic.Pointer[engine.DB] // to interrupt it
-	todo     atomic.Uint32             // bits of todo, see post
-	token    atomic.Bool               // the sweeper gave it leave to hibernate
+	engine   atomic.Pointer[engine.DB]  // to interrupt it
+	todo     atomic.Uint32              // bits of todo, see post
+	hot      atomic.Pointer[engine.Hot] // what to have in the cache when it is served
+	token    atomic.Bool                // the sweeper gave it leave to hibernate
 	wakeFn   func()
 	canceled func() bool // whether the call that runs was given up
 
@@ -247,6 +248,9 @@ func (d *desk) rest() {
 	if s := d.session; s != nil && d.tx == nil {
 		s.db.Park()
 		d.measure()
+		if h := s.db.Hot(); h != d.hot.Load() {
+			d.hot.Store(h)
+		}
 	}
 }
 
@@ -419,6 +423,7 @@ func (d *desk) closeSession() {
 	s := d.session
 	d.session = nil
 	d.engine.Store(nil)
+	d.hot.Store(nil)
 	s.close()
 	d.m.active.Add(-1)
 	d.m.grew(-d.memory.Swap(0))
