@@ -28,6 +28,10 @@ const (
 	// gone (R25).
 	openTimeout = 10 * time.Second
 
+	// settleTimeout is how long a session that is to be closed waits for its last
+	// commits. Its desk does nothing else meanwhile.
+	settleTimeout = 5 * time.Second
+
 	// confirmTimeout bounds asking whether a facet exists.
 	confirmTimeout = 5 * time.Second
 

@@ -312,6 +312,8 @@ func (m *Manager) Close(ctx context.Context) error {
 	// become CodeUnknownOutcome; the log has what is durable.
 	stop := context.AfterFunc(ctx, func() {
 		m.cancel()
+		// A desk that waits for a commit hears of it first by its session.
+		m.sessions.each(func(s *session) { s.die(errClosing) })
 		m.each(func(d *desk) { d.post(todoKill) })
 	})
 	defer stop()

@@ -161,7 +161,8 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 		return s.core.Write(g.gate.Seen)
 	}
 	v := s.core.Read(g.gate, 0, 0)
-	if v == quorum.Confirm && s.d.m.lease.Valid() {
+	waits := v == quorum.Confirm || v == quorum.Hold && g.gate.Ticket != 0
+	if waits && s.d.m.lease.Valid() {
 		return quorum.Send
 	}
 	return v
@@ -246,12 +247,26 @@ func (s *session) onCommitted(f func(error)) {
 	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: true, f: f})
 }
 
-// awaitCommitted is onCommitted for who can wait: milliseconds, unless a majority
-// is gone.
-func (s *session) awaitCommitted() error {
+// settle waits until everything shipped is committed and every answer has left, which
+// takes milliseconds unless a majority is gone. Then what is not committed is an
+// error, and the session goes on; reads that wait are not waited for any longer.
+func (s *session) settle() error {
 	done := make(chan error, 1)
-	s.onCommitted(func(err error) { done <- err })
-	return <-done
+	// As a read it is behind all that wait, for the commit index or a round.
+	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { done <- err }})
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.core.Err() == nil && s.core.Committed() < s.core.Last() {
+		return facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas confirms its last commit; try again when one can be reached", s.d.name)
+	}
+	return s.core.Err()
 }
 
 func (s *session) isDead() bool { return s.whyDead() != nil }
@@ -275,8 +290,7 @@ func (s *session) die(why error) {
 func (s *session) died() {
 	s.mu.Lock()
 	why := s.core.Err()
-	rest := append(s.waiting, s.unconfirmed...)
-	s.waiting, s.unconfirmed = nil, nil
+	rest := s.takeHeld()
 	s.mu.Unlock()
 	s.d.m.log.Info("facet session ended", "facet", s.d.name.String(), "epoch", uint64(s.row.Epoch), "reason", why.Error())
 	for i := range rest {
@@ -284,6 +298,13 @@ func (s *session) died() {
 	}
 	s.wakeDesk()
 	s.d.post(todoDie)
+}
+
+// takeHeld takes all answers that wait. mu is held.
+func (s *session) takeHeld() []gated {
+	rest := append(s.waiting, s.unconfirmed...)
+	s.waiting, s.unconfirmed = nil, nil
+	return rest
 }
 
 func unknown(why error) error {
@@ -305,10 +326,11 @@ func (s *session) close() {
 	}
 }
 
+// stop answers what still waits: nobody else will. What changed something may have
+// taken effect, what did not has had none.
 func (s *session) stop() {
 	s.d.m.sessions.remove(s)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stopped = true
 	if s.timer != nil {
 		s.timer.Stop()
@@ -317,7 +339,21 @@ func (s *session) stop() {
 		close(s.filling)
 		s.filling = nil
 	}
+	why, rest := s.core.Err(), s.takeHeld()
+	s.mu.Unlock()
+	for i := range rest {
+		switch g := &rest[i]; {
+		case why != nil:
+			g.finish(unknown(why))
+		case g.wrote:
+			g.finish(unknown(errClosed))
+		default:
+			g.finish(errClosed)
+		}
+	}
 }
+
+var errClosed = facet.Errorf(facet.CodeUnavailable, "the facet went to another session before its answer was certain; try again")
 
 // wakeDesk has the desk's goroutine look, if it waits in recover.
 func (s *session) wakeDesk() {
