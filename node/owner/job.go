@@ -108,11 +108,12 @@ func (m *Manager) Wake(ctx context.Context, name facet.Name) error {
 
 // wakeLacking wakes the facets that went to rest while node missed something.
 func (m *Manager) wakeLacking(node cluster.NodeID) {
-	names := m.lacking.take()
+	names := m.lacking.take(&m.wg)
 	if len(names) == 0 {
 		return
 	}
 	m.wg.Go(func() {
+		defer m.wg.Done() // what take added
 		for _, name := range names {
 			if m.opening.Err() != nil {
 				return
@@ -224,8 +225,11 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	}
 	err = m.do(ctx, name, job{closed: true, fenced: replace}, func(*session) error {
 		old, ok := m.opts.Placement.Lookup(name)
-		if ok && !replace {
+		switch {
+		case ok && !replace:
 			return ExistsError(name)
+		case ok && !old.served():
+			return notOwner(&old) // who took it may still acknowledge something (R47)
 		}
 		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
 			return err
@@ -270,8 +274,11 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 	// acknowledge anything then, and no fence but the epoch is needed (R47).
 	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
 		row, ok := m.opts.Placement.Lookup(name)
-		if !ok {
+		switch {
+		case !ok:
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		case !row.served():
+			return notOwner(&row)
 		}
 		if err := m.opts.Placement.Delete(ctx, row); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)

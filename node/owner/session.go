@@ -103,9 +103,15 @@ func (s *session) fromSlot(slot int) quorum.From {
 }
 
 // from finds the slot of who answered; the core checks store and process life (R3).
+// A learner that was started anew is taken as it comes: the row does not name it,
+// and it is not counted. mu is held.
 func (s *session) from(r peer.Remote) (quorum.From, bool) {
 	for i := range s.members {
-		if s.members[i].Store == r.Store {
+		if m := &s.members[i]; m.Store == r.Store {
+			if m.learner && m.Boot != r.Boot {
+				m.Boot = r.Boot
+				s.core.Registered(m.core())
+			}
 			return quorum.From{Slot: i, Store: quorum.StoreID(r.Store), Boot: quorum.BootID(r.Boot)}, true
 		}
 	}
