@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -164,18 +165,35 @@ type Export struct{ sn *pages.Snapshot }
 
 // Export freezes the facet's newest state and waits until all of it is committed.
 func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) {
-	var sn *pages.Snapshot
-	committed := make(chan error, 1)
-	err := m.do(ctx, name, job{}, func(s *session) (err error) {
-		if sn, err = s.store.Snapshot(); err == nil {
-			// It is a read like any other: this must still be the owner (R33, R34).
-			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { committed <- err }})
+	made, committed := make(chan *pages.Snapshot, 1), make(chan error, 1)
+	var gone atomic.Bool // nobody waits for the job any more
+	giveUp := func() {
+		select {
+		case sn := <-made:
+			sn.Close() // it would keep the facet open
+		default:
 		}
-		return err
+	}
+	err := m.do(ctx, name, job{}, func(s *session) error {
+		sn, err := s.store.Snapshot()
+		if err != nil {
+			return err
+		}
+		made <- sn
+		if gone.Load() {
+			giveUp()
+			return nil
+		}
+		// It is a read like any other: this must still be the owner (R33, R34).
+		s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { committed <- err }})
+		return nil
 	})
 	if err != nil {
+		gone.Store(true)
+		giveUp()
 		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
+	sn := <-made
 	select {
 	case err = <-committed:
 	case <-ctx.Done():

@@ -261,3 +261,83 @@ func TestLearnersComeBack(t *testing.T) {
 		}
 	})
 }
+
+// TestOwnerFromOutside: a node that was to bring a facet to another set and could not
+// gives it back to the active one (rule R43).
+func TestOwnerFromOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 5)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		w.check(r.m.Move(t.Context(), n, Transfer{Owner: "n4", Set: r.members(w.set(3, 4, 5))}))
+		w.net.Partition([]string{"n1", "n2", "n4"}, []string{"n3", "n5"})
+		x := w.node(4)
+		if _, err := x.run(n, "SELECT count(*) FROM t"); err == nil {
+			t.Error("a facet is served without a majority of its next set")
+		} else {
+			t.Log(err)
+		}
+		if _, err := x.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("the second try: %v", err)
+		}
+		row, _ := x.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 1 || row.Owner == "n4" {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+	})
+}
+
+// TestReplaced: an owner that is cut off and replaced acknowledges nothing any more,
+// and answers no read once another one may have written (rules R24, R28, R33).
+func TestReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		old := w.node(1)
+		old.must(n, "CREATE TABLE t (v)")
+		old.must(n, "INSERT INTO t VALUES (1)")
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		old.deafen()
+		if got := old.count(n); got != 1 {
+			t.Errorf("%d rows under the lease", got)
+		}
+		_, write := old.submit(request(n, stmt("INSERT INTO t VALUES (2)")))
+		w.take(n, 2, 2)
+		began := time.Now()
+		next := w.node(2)
+		next.must(n, "INSERT INTO t VALUES (3)")
+		if time.Since(began) < townTTL/2 {
+			t.Errorf("the new owner served after %v, while there was a lease", time.Since(began))
+		}
+		_, read := old.submit(request(n, stmt("SELECT count(*) FROM t")))
+		time.Sleep(time.Second)
+		if len(read) > 0 || len(write) > 0 {
+			t.Error("the old owner answers")
+		}
+		w.net.HealAll()
+		if _, err := old.answer(write); !errors.Is(err, facet.ErrUnknownOutcome) {
+			t.Errorf("write at the old owner: %v", err)
+		}
+		if rows, err := old.answer(read); err == nil {
+			t.Errorf("read at the old owner: %v", rows)
+		}
+		old.hear()
+		if _, err := old.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("old owner: %v", err)
+		}
+		if got := next.must(n, "SELECT sum(v) FROM t")[0][0].Int; got != 4 {
+			t.Errorf("sum %d", got)
+		}
+		// And it goes back, with nothing in between.
+		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
+		if got := old.count(n); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}

@@ -48,7 +48,8 @@ type session struct {
 	unconfirmed []gated // reads that wait for a round of CHECK (rule R34)
 	released    []gated // of whoever runs
 	blocked     bool    // the desk waits for room in the window
-	filling     chan struct{}
+	filling     chan struct{} // closed when the learners are full, or with unfilled set
+	unfilled    bool          // the session ended first
 
 	timer   *time.Timer
 	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
@@ -342,6 +343,7 @@ func (s *session) stop() {
 		s.timer.Stop()
 	}
 	if s.filling != nil {
+		s.unfilled = true
 		close(s.filling)
 		s.filling = nil
 	}

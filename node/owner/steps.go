@@ -141,7 +141,8 @@ func (s *session) shipTo(a *quorum.Action) {
 	if s.batch, here = s.recent.from(s.batch[:0], a.Seq, a.To); !here {
 		m.catching, m.catchAt, m.catchTo = true, a.Seq, a.To
 		s.mu.Unlock()
-		s.d.m.wg.Go(func() { s.catchUp(a.Slot) })
+		slot := a.Slot // a is used again
+		s.d.m.wg.Go(func() { s.catchUp(slot) })
 		return
 	}
 	s.mu.Unlock()
