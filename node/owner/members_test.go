@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/internal/disk"
+	"github.com/facetd/facetd/node/service"
 )
 
 // TestReplicated: what is acknowledged is in every copy, and a member that was away
@@ -337,6 +340,149 @@ func TestReplaced(t *testing.T) {
 		// And it goes back, with nothing in between.
 		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
 		if got := old.count(n); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnDiskStalls: others commit while the owner's own log takes nothing. It is
+// noticed, and what is kept in memory for it is bounded (rule R32).
+func TestOwnDiskStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		time.Sleep(time.Second)
+		r.mem.Inject(disk.Fault{Ops: disk.OpDatasync, Path: "data/log/*", Delay: 30 * time.Second, Times: 1})
+		var last <-chan *service.Call
+		for i := range 2 * quorum.MaxWindow {
+			_, last = r.submit(request(n, stmt("INSERT INTO t VALUES (?)", i)))
+		}
+		time.Sleep(5 * time.Second)
+		s := r.m.sessions.find(id)
+		s.mu.Lock()
+		kept, committed := len(s.recent.entries), s.core.Committed()
+		s.mu.Unlock()
+		if kept > quorum.MaxWindow+1 || committed < quorum.MaxWindow/2 || !r.m.Stalled() {
+			t.Errorf("%d entries are kept, committed up to %v, stalled: %v", kept, committed, r.m.Stalled())
+		}
+		if _, err := r.answer(last); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if got := r.count(n); got != 2*quorum.MaxWindow || r.m.Stalled() {
+			t.Errorf("%d rows, stalled: %v", got, r.m.Stalled())
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.recent.entries) > 0 {
+			t.Errorf("%d entries are kept at the end", len(s.recent.entries))
+		}
+	})
+}
+
+// TestQuorumReads: without leases reads ask a majority; with one they are fresh, and
+// without one they wait (rule R34).
+func TestQuorumReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		w.leases = false
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for i := range 10 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			if got := r.count(n); got != int64(i+1) {
+				t.Errorf("%d rows, want %d", got, i+1)
+			}
+		}
+		w.net.Partition([]string{"n1", "n3"}, []string{"n2"})
+		if got := r.count(n); got != 10 {
+			t.Errorf("%d rows", got)
+		}
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, read := r.submit(request(n, stmt("SELECT count(*) FROM t")))
+		time.Sleep(20 * time.Second)
+		if len(read) > 0 {
+			t.Error("a read is answered that nobody confirmed")
+		}
+		w.net.HealAll()
+		if rows, err := r.answer(read); err != nil || rows[0][0].Int != 10 {
+			t.Errorf("%v, %v", rows, err)
+		}
+	})
+}
+
+// TestOwnerDies: the owner's process ends; another member recovers all that was
+// acknowledged, and the one that comes back catches up, by a snapshot.
+func TestOwnerDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, lost := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
+		synctest.Wait()
+		mem := r.kill()
+		if _, err := r.answer(lost); !errors.Is(err, facet.ErrUnknownOutcome) {
+			t.Errorf("write: %v", err)
+		}
+		w.net.HealAll()
+		w.take(n, 2, 3)
+		next := w.node(3)
+		if got := next.count(n); got != 20 {
+			t.Errorf("%d rows", got)
+		}
+		for range 20 {
+			next.must(n, "INSERT INTO t VALUES (1)")
+		}
+		next.m.CheckpointSoon(n)
+		time.Sleep(5 * time.Second)
+		next.must(n, "INSERT INTO t VALUES (1)")
+		r = w.start(1, mem, 2)
+		w.holds(id, 1, 3, 10*time.Second)
+		// And it becomes the owner again by a handover.
+		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
+		if got := r.count(n); got != 41 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestRestWithoutOne: a facet goes to rest while a member is away, which gets what it
+// lacks when it is back.
+func TestRestWithoutOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		mem := w.node(3).kill()
+		r.must(n, "INSERT INTO t VALUES (1)")
+		time.Sleep(5 * time.Minute)
+		if r.m.Sessions() != 0 {
+			t.Error("the facet does not rest")
+		}
+		w.start(3, mem, 2)
+		w.holds(id, 3, 1, 10*time.Second)
+		time.Sleep(5 * time.Minute)
+		if r.m.Sessions() != 0 {
+			t.Error("the facet does not rest again")
+		}
+		if got := r.count(n); got != 1 {
 			t.Errorf("%d rows", got)
 		}
 	})

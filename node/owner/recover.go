@@ -219,7 +219,7 @@ func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
 	first := s.store.Base().Position.Seq + 1
 	barrier := s.store.Barrier(s.row.Incarnation, s.row.Epoch)
 	s.mu.Lock()
-	s.recent.push(&barrier)
+	s.remember(&barrier)
 	if err := s.core.Barrier(s.d.m.now(), first, barrier.Seq, barrier.EncodedLen()); err != nil {
 		s.mu.Unlock()
 		return fmt.Errorf("barrier of epoch %v: %w", s.row.Epoch, err)
