@@ -3,12 +3,15 @@ package owner
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/service"
 )
@@ -482,6 +485,87 @@ func TestRestWithoutOne(t *testing.T) {
 		if r.m.Sessions() != 0 {
 			t.Error("the facet does not rest again")
 		}
+		if got := r.count(n); got != 1 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnCopyDamaged: the owner's log is damaged. Another member serves, and heals
+// the copy.
+func TestOwnCopyDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		mem := r.kill()
+		w.check(mem.Corrupt("data/log/00000001.seg", func(b []byte) {
+			for i := 5 * 4096; i < 6*4096; i++ {
+				b[i] ^= 0x55
+			}
+		}))
+		r = w.start(1, mem, 2)
+		copy, err := r.store.Replica(id)
+		w.check(err)
+		if h := copy.Meta().Health; h < replica.Holed {
+			t.Fatalf("the copy is %v", h)
+		}
+		w.take(n, 2, 1)
+		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("the damaged owner says %v", err)
+		}
+		row, _ := r.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 20 || row.Owner == "n1" {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+		w.node(int(row.Owner[1]-'0')).must(n, "INSERT INTO t VALUES (1)")
+		w.holds(id, 1, int(row.Owner[1]-'0'), 20*time.Second)
+		if h := copy.Meta().Health; h != replica.Healthy {
+			t.Errorf("the copy is %v", h)
+		}
+	})
+}
+
+// TestImportReplicated: an import is on a majority before its name leads to it, and
+// on all soon.
+func TestImportReplicated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n, m := name("a"), name("b")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		e, err := r.m.Export(t.Context(), n)
+		w.check(err)
+		path := filepath.Join(t.TempDir(), "x.db")
+		f, err := os.Create(path)
+		w.check(err)
+		_, err = e.WriteTo(f)
+		w.check(err)
+		w.check(f.Close())
+		pages, sum := uint32(e.Size()/facet.PageSize), e.Position().Sum
+		w.check(e.Close())
+		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
+		w.check(r.m.Import(t.Context(), m, path, pages, sum, false))
+		row, _ := r.Lookup(m)
+		w.holds(row.Incarnation, 2, 1, time.Second)
+		w.net.HealAll()
+		r.must(m, "INSERT INTO t VALUES (1)")
+		w.holds(row.Incarnation, 3, 1, 20*time.Second)
+		w.take(m, 2, 3)
+		if got := w.node(3).count(m); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+		// And over what is there.
+		w.check(r.m.Import(t.Context(), n, path, pages, sum, true))
 		if got := r.count(n); got != 1 {
 			t.Errorf("%d rows", got)
 		}
