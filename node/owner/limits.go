@@ -63,6 +63,10 @@ const (
 	// does not catch up.
 	restAnyway = 4
 
+	// awakeTimeout bounds how long requests of a facet that moved are held back until
+	// its new owner is ready for them.
+	awakeTimeout = 2 * time.Second
+
 	// leaveAtOnce bounds the facets handed over at a time by a node that stops: enough
 	// to share syncs and entries of the placement log.
 	leaveAtOnce = 64
