@@ -28,12 +28,12 @@ const (
 	// gone (R25).
 	openTimeout = 10 * time.Second
 
+	// settleTimeout is how long a session that is to be closed waits for its last
+	// commits. Its desk does nothing else meanwhile.
+	settleTimeout = 5 * time.Second
+
 	// confirmTimeout bounds asking whether a facet exists.
 	confirmTimeout = 5 * time.Second
-
-	// settleTimeout bounds how long a facet that is to be closed for a job waits for
-	// its commits and answers.
-	settleTimeout = 5 * time.Second
 
 	// askTimeout bounds one PREPARE or CHECK; the core asks again four times as often.
 	askTimeout = time.Second

@@ -63,6 +63,7 @@ type Manager struct {
 	crew     crew
 	sessions sessions
 	lacking  lacking
+	away     away
 	seed     maphash.Seed
 	shards   [shards]shard
 
@@ -229,6 +230,7 @@ func (m *Manager) sweep() {
 		}
 		now := m.opts.Now().UnixNano()
 		m.clock.Store(now)
+		m.redial()
 		var sum int64
 		var idle, rest []used
 		m.each(func(d *desk) {
@@ -312,11 +314,14 @@ func (m *Manager) Close(ctx context.Context) error {
 		sh.mu.Unlock()
 	}
 	m.stop()
+	m.lacking.close()
 	m.each(func(d *desk) { d.post(todoClose) })
 	// When time is up, checkpoints are given up and answers not yet committed
 	// become CodeUnknownOutcome; the log has what is durable.
 	stop := context.AfterFunc(ctx, func() {
 		m.cancel()
+		// A desk that waits for a commit hears of it first by its session.
+		m.sessions.each(func(s *session) { s.die(errClosing) })
 		m.each(func(d *desk) { d.post(todoKill) })
 	})
 	defer stop()

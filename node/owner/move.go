@@ -114,8 +114,10 @@ func (m *Manager) fill(ctx context.Context, name facet.Name, set []Member) error
 	}
 	select {
 	case <-filled:
-		if err := of.whyDead(); err != nil {
-			return facet.Errorf(facet.CodeUnavailable, "%s changed its owner meanwhile; try again", name)
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		if of.unfilled || of.core.Err() != nil {
+			return facet.Errorf(facet.CodeUnavailable, "%s went to another session meanwhile; try again", name)
 		}
 		return nil
 	case <-ctx.Done():
@@ -152,16 +154,23 @@ func (s *session) learned() bool {
 	return true
 }
 
+// fills reports whether a change of the set waits for learners.
+func (s *session) fills() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filling != nil
+}
+
 // forgetLearners ends the filling of stores that are no members.
 func (s *session) forgetLearners() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i := range s.members {
 		if s.members[i].learner {
 			s.core.RemoveLearner(i)
 			s.members[i] = member{}
 		}
 	}
+	s.run()
 }
 
 // Owns reports whether this node is the one to ask for the facet.
