@@ -102,6 +102,14 @@ func (n *Node) leave(ctx context.Context) {
 		}
 		return "", false
 	}, n.wakeElsewhere)
+	if raft := n.consensus(); raft.Stats().Voters > 1 {
+		if now, _ := raft.Leadership(); now.Leading {
+			// Nobody has to notice that the leader is gone.
+			if err := raft.TransferLeadership(ctx, ""); err != nil {
+				n.log.Info("the placement log was not handed over", "reason", err)
+			}
+		}
+	}
 }
 
 // toLeader sends an operator's request to the node that leads placement.

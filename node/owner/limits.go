@@ -31,6 +31,10 @@ const (
 	// confirmTimeout bounds asking whether a facet exists.
 	confirmTimeout = 5 * time.Second
 
+	// settleTimeout bounds how long a facet that is to be closed for a job waits for
+	// its commits and answers.
+	settleTimeout = 5 * time.Second
+
 	// askTimeout bounds one PREPARE or CHECK; the core asks again four times as often.
 	askTimeout = time.Second
 

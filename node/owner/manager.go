@@ -140,7 +140,10 @@ func (m *Manager) Stats() Stats {
 }
 
 // Trim lets go of what is only kept to be fast under load.
-func (m *Manager) Trim() { m.crew.trim() }
+func (m *Manager) Trim() {
+	m.crew.trim()
+	m.scratch.Trim()
+}
 
 // Submit queues a call. See service.Service.
 func (m *Manager) Submit(call *service.Call) {
