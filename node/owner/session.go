@@ -48,6 +48,9 @@ type session struct {
 	unconfirmed []gated // reads that wait for a round of CHECK (rule R34)
 	released    []gated // of whoever runs
 	blocked     bool    // the desk waits for room in the window
+	let         uint64  // answers that waited and were let go
+	letThen     uint64  // let when forsaken looked last
+	quiet       int     // times in a row that forsaken saw nothing move
 	filling     chan struct{}
 
 	timer   *time.Timer
@@ -172,6 +175,7 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 
 // open collects what may leave now in released. mu is held.
 func (s *session) open() {
+	defer func() { s.let += uint64(len(s.released)) }()
 	i := 0
 	for ; i < len(s.waiting); i++ {
 		g := &s.waiting[i]
