@@ -16,6 +16,12 @@ const (
 	// resolution of IdleAfter.
 	sweepEvery = time.Second
 
+	// forsakenAfter is after how many sweeps without an answer a session on a node
+	// without a lease gives up: later than others may own the facet, which is when
+	// the lease is over. Sweeps and not a time, so that a process that was stopped
+	// for long has time to hear of its members.
+	forsakenAfter = 3
+
 	// maxHibernating bounds the checkpoints of idle facets under way at a time. It
 	// is what lets their syncs be shared without starving the log.
 	maxHibernating = 128

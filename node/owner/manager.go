@@ -226,6 +226,7 @@ func (m *Manager) sweep() {
 		case <-m.ctx.Done():
 			return
 		case <-tick.C:
+			m.forsake()
 		case <-m.pressure:
 		}
 		now := m.opts.Now().UnixNano()

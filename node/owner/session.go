@@ -44,12 +44,15 @@ type session struct {
 	stopped bool     // closed: nothing is carried out any more
 
 	recent      recent
-	waiting     []gated // for the commit index, by what they saw
-	unconfirmed []gated // reads that wait for a round of CHECK (rule R34)
-	released    []gated // of whoever runs
-	blocked     bool    // the desk waits for room in the window
+	waiting     []gated       // for the commit index, by what they saw
+	unconfirmed []gated       // reads that wait for a round of CHECK (rule R34)
+	released    []gated       // of whoever runs
+	blocked     bool          // the desk waits for room in the window
 	filling     chan struct{} // closed when the learners are full, or with unfilled set
 	unfilled    bool          // the session ended first
+	let         uint64        // answers that waited and were let go
+	letThen     uint64        // let when forsaken looked last
+	quiet       int           // times in a row that forsaken saw nothing move
 
 	timer   *time.Timer
 	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
@@ -179,6 +182,7 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 
 // open collects what may leave now in released. mu is held.
 func (s *session) open() {
+	defer func() { s.let += uint64(len(s.released)) }()
 	i := 0
 	for ; i < len(s.waiting); i++ {
 		g := &s.waiting[i]
