@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -109,7 +110,7 @@ func (w *world) judge(spec facetSpec, log []int64) {
 		for _, id := range log {
 			final[id]++
 		}
-		w.acknowledged(l, final)
+		w.acknowledged(l, maps.Clone(final))
 		w.positions(l)
 	}
 	h := l.history(final)
@@ -144,11 +145,6 @@ func (w *world) acknowledged(l *ledger, final map[int64]int) {
 	for id, n := range final {
 		if n > 0 {
 			w.problem("%s: write #%d is there, and nobody was told that it may be", l.name, id)
-		}
-	}
-	for _, o := range l.ops { // as history needs it
-		if o.in.kind != opRead && !o.out.unknown {
-			final[o.in.id] = 1
 		}
 	}
 }

@@ -2,11 +2,11 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -55,9 +55,12 @@ type life struct {
 	ready  chan struct{} // closed when node is set: it answers
 	dead   chan struct{} // closed when the process is gone: what it answers is not heard
 	gone   chan struct{} // closed when its goroutines have ended
-	node   *node.Node
-	die    sync.Once
-	pause  pause
+	closed chan struct{} // closed when the node is
+
+	closing atomic.Bool
+	node    *node.Node
+	die     sync.Once
+	pause   pause
 }
 
 // pause holds back what clients ask a node and what it answers them.
@@ -127,7 +130,7 @@ func (m *machine) start() *life {
 		return m.life
 	}
 	m.lives++
-	l := &life{m: m, name: fmt.Sprintf("%s.%d", m.id, m.lives), ready: make(chan struct{}), dead: make(chan struct{}), gone: make(chan struct{})}
+	l := &life{m: m, name: fmt.Sprintf("%s.%d", m.id, m.lives), ready: make(chan struct{}), dead: make(chan struct{}), gone: make(chan struct{}), closed: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	m.life = l
 	port, listener := m.w.net.port(m.id)
@@ -185,7 +188,20 @@ func (l *life) run(cfg node.Config) {
 	// memory ends here.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = n.Close(ctx)
+	l.close(ctx)
+}
+
+// close closes the node once. Who comes second waits for who came first, on a
+// channel: a bubble does not see waiting for a sync.Once.
+func (l *life) close(ctx context.Context) {
+	if l.closing.Swap(true) {
+		<-l.closed
+		return
+	}
+	defer close(l.closed)
+	if err := l.node.Close(ctx); err != nil && ctx.Err() == nil {
+		l.m.w.tell("%s: close: %v", l.name, err)
+	}
 }
 
 // failed ends a process that said it must not go on.
@@ -223,10 +239,9 @@ func (l *life) kill(why string, loss disk.Loss) {
 // stop ends the process in an orderly way.
 func (l *life) stop(limit time.Duration) {
 	if l.isReady() && !l.isDead() {
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		if err := l.node.Close(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			l.m.w.tell("%s: close: %v", l.name, err)
-		}
+		// A process that dies while it closes has no time left.
+		ctx, cancel := context.WithTimeout(l.ctx, limit)
+		l.close(ctx)
 		cancel()
 	}
 	l.kill("stopped", disk.KeepAll)
