@@ -11,6 +11,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet/commitlog"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node"
@@ -44,6 +45,9 @@ type machine struct {
 func (m *machine) now() quorum.Instant {
 	return m.offset + quorum.Instant(float64(time.Since(m.w.began))*m.rate)
 }
+
+// lowWater is the room on a disk that a log leaves free.
+const lowWater = 64 << 10
 
 // life is one process on a machine.
 type life struct {
@@ -140,10 +144,10 @@ func (m *machine) start() *life {
 		PeerListen: string(m.id) + ":7401", PeerAdvertise: string(m.id) + ":7401",
 		GossipListen: m.ip + ":7402", Join: m.join, BootstrapExpect: m.expect,
 		Insecure: true, IdleAfter: m.w.plan.idleAfter, RepairAfter: m.w.plan.repairAfter,
-		LogBudget: 16 << 20,
+		LogBudget: m.w.plan.logBudget,
 		Logger:    m.w.log.With("at", l.name),
 		Platform: &node.Platform{
-			FS: m.disk, Raft: m.log, Identity: m.ident, Save: l.save,
+			FS: m.disk, Log: commitlog.Options{SegmentBytes: m.w.plan.segment, LowWaterBytes: lowWater}, Raft: m.log, Identity: m.ident, Save: l.save,
 			PeerListener: listener, PeerDial: port.dial, Gossip: port,
 			Machine: cluster.MachineID([]byte(fmt.Sprintf("%-16s", m.id))), Clock: m.now,
 			Clocks: func() lease.Reading { t := m.now(); return lease.Reading{Boot: t, Mono: t, Raw: t} },

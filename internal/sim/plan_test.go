@@ -21,6 +21,8 @@ type plan struct {
 	idleAfter   time.Duration
 	repairAfter time.Duration
 	pause       time.Duration // between faults, on average
+	segment     int64         // bytes of a segment of the commit log
+	logBudget   int64
 	faults      []fault
 }
 
@@ -52,6 +54,7 @@ func draw(seed uint64) plan {
 		seed: seed, nodes: 3, sessions: 3 + r.IntN(4), facets: 2 + r.IntN(3),
 		think: time.Duration(20+r.IntN(150)) * time.Millisecond, length: time.Duration(20+r.IntN(20)) * time.Second,
 		idleAfter: time.Duration(1+r.IntN(6)) * time.Second, repairAfter: 20 * time.Second,
+		segment: 64 << 10 << r.IntN(4), logBudget: 256 << 10 << r.IntN(4),
 		pause: time.Duration(1000+r.IntN(3000)) * time.Millisecond,
 	}
 	// Few kinds of fault at a time: each gets far, and pairs meet.

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ var (
 	seeds    = flag.Int("sim.seeds", 8, "how many seeds TestSeeds runs")
 	first    = flag.Uint64("sim.first", 1, "the first of them")
 	noisy    = flag.Bool("sim.log", false, "print what the nodes log")
+	patience = flag.Duration("sim.patience", 5*time.Minute, "real time after which a run is taken to hang")
 	pictures = flag.String("sim.pictures", "", "directory for pictures of histories that cannot be")
 )
 
@@ -28,6 +31,17 @@ var (
 func bubble(t *testing.T, p plan, f func(w *world)) {
 	t.Helper()
 	wall := time.Now()
+	var world atomic.Pointer[world]
+	// A run that turns round and round never ends by itself.
+	watchdog := time.AfterFunc(*patience, func() {
+		if w := world.Load(); w != nil {
+			w.mu.Lock()
+			fmt.Fprintf(os.Stderr, "%v\nstill running after %v of real time; so far:\n%s\n", p, *patience, strings.Join(w.story, "\n"))
+		}
+		debug.SetTraceback("all")
+		panic("run out of patience")
+	})
+	defer watchdog.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
 		if *noisy {
@@ -35,6 +49,7 @@ func bubble(t *testing.T, p plan, f func(w *world)) {
 		}
 		w := newWorld(p, log)
 		w.names = p.specs()
+		world.Store(w)
 		f(w)
 		w.end()
 		if len(w.problems) > 0 {
@@ -115,7 +130,7 @@ func scenario(w *world) {
 
 // TestCluster has a cluster form, work and end without any fault.
 func TestCluster(t *testing.T) {
-	p := plan{seed: 1, nodes: 3, sessions: 4, facets: 3, fleeting: 1, think: 30 * time.Millisecond, length: 10 * time.Second, idleAfter: 5 * time.Second, repairAfter: 20 * time.Second}
+	p := plan{seed: 1, nodes: 3, sessions: 4, facets: 3, fleeting: 1, think: 30 * time.Millisecond, length: 10 * time.Second, idleAfter: 5 * time.Second, repairAfter: 20 * time.Second, segment: 256 << 10, logBudget: 1 << 20}
 	bubble(t, p, func(w *world) {
 		w.form()
 		stop := w.work()
