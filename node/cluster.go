@@ -265,21 +265,35 @@ func (a *acks) Lost(to peer.Remote, cause error) {
 
 // follow tells the owners what the table says, as soon as it says it: a replaced
 // owner stops (rule R24).
-func (n *Node) follow(w *placement.Watcher) {
-	defer w.Close()
+func (n *Node) follow() {
 	for {
-		c := w.Take()
-		n.owners.Changed(c.Rows, c.All || c.Nodes)
-		n.told.Store(c.Index) // R40: every session here has heard
+		n.catchUp()
 		n.holder.Wake()
-		if _, known := n.table.Node(n.dir.Node); c.Nodes && !known {
-			n.fail(errors.New("this node was removed from the cluster; its data stay in its directory, and an empty directory may join again"))
-			return
-		}
 		select {
-		case <-w.Wake():
+		case <-n.changes.Wake():
 		case <-n.ctx.Done():
 			return
 		}
 	}
+}
+
+// catchUp tells the owners what is new in the table and gives the index of which
+// every session here was told (rule R40). An entry that changes nothing wakes nobody,
+// so the holder of the lease asks too, before it renews.
+func (n *Node) catchUp() uint64 {
+	n.following.Lock()
+	defer n.following.Unlock()
+	if n.changes == nil {
+		return 0 // no owners yet
+	}
+	c := n.changes.Take()
+	if len(c.Rows) > 0 || c.All || c.Nodes {
+		n.owners.Changed(c.Rows, c.All || c.Nodes)
+	}
+	if c.Nodes && n.ctx.Err() == nil {
+		if _, known := n.table.Node(n.dir.Node); !known {
+			n.fail(errors.New("this node was removed from the cluster; its data stay in its directory, and an empty directory may join again"))
+		}
+	}
+	return c.Index
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/lease"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -29,20 +30,24 @@ func (n *Node) propose(ctx context.Context, c placement.Command) (placement.Resu
 			return placement.Result{}, facet.Errorf(facet.CodeUnavailable, "the cluster was recovered and is being put in order; try again")
 		}
 	}
-	if judged(c.Kind()) {
-		return n.proposeJudged(ctx, c)
+	encoded := placement.AppendCommand(make([]byte, 0, 192), c)
+	if lease.Judged(encoded) {
+		return n.proposeJudged(ctx, encoded)
 	}
-	return placement.Proposer{Propose: n.consensus().Propose}.Do(ctx, c)
-}
-
-func judged(k placement.Kind) bool {
-	return k == placement.KindActivate || k == placement.KindRegisterNode || k == placement.KindTomb
+	out, err := n.consensus().Propose(ctx, encoded)
+	if err != nil {
+		return placement.Result{}, err
+	}
+	res, err := placement.DecodeResult(out)
+	if err != nil {
+		return res, err
+	}
+	return res, res.Err()
 }
 
 // proposeJudged asks whoever leads, again while nobody does. The commands may be
 // proposed twice, so a lost answer is asked for again.
-func (n *Node) proposeJudged(ctx context.Context, c placement.Command) (placement.Result, error) {
-	encoded := placement.AppendCommand(nil, c)
+func (n *Node) proposeJudged(ctx context.Context, encoded []byte) (placement.Result, error) {
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
 		res, err := n.askLeader(ctx, encoded)
 		if err == nil {

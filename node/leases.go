@@ -9,6 +9,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/lease"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/node/steward"
@@ -27,7 +28,7 @@ func (n *Node) openLeases() (err error) {
 	n.court = lease.NewServer(n.grants, raft.Accept)
 	n.door.Store(n.court)
 	if n.holder, err = lease.NewHolder(lease.HolderOptions{
-		Send: n.sendRenewal, Told: n.told.Load, Needed: n.needsLease,
+		Send: n.sendRenewal, Told: n.catchUp, Needed: n.needsLease,
 		Clock: n.cfg.Platform.Clock, Clocks: n.cfg.Platform.Clocks, Logger: n.log,
 	}); err != nil {
 		return err
@@ -147,6 +148,13 @@ func (n *Node) proposeAs(ctx context.Context, term uint64, cmds ...placement.Com
 // removeMember lets a node go for good that no row names any more: out of the table,
 // so that it stops when it sees that, then out of the log's members.
 func (n *Node) removeMember(ctx context.Context, id cluster.NodeID) error {
+	if id == n.dir.Node {
+		// Another node has to lead to the end of it.
+		if err := n.consensus().TransferLeadership(ctx, ""); err != nil {
+			return fmt.Errorf("hand the placement log over: %w", err)
+		}
+		return facet.Errorf(facet.CodeUnavailable, "node %s led placement; another node leads now: ask again", id)
+	}
 	res, err := n.rows.do(ctx, placement.RemoveNode{Node: id})
 	if err != nil && !errors.Is(err, placement.RefusedNode) {
 		return fmt.Errorf("remove node %s from the table: %w", id, err)

@@ -58,7 +58,8 @@ type Node struct {
 
 	counts counts
 
-	told atomic.Uint64 // placement index of which every session here was told (R40)
+	following sync.Mutex // held by catchUp
+	changes   *placement.Watcher
 
 	listener net.Listener
 	server   *http.Server
@@ -159,6 +160,7 @@ func (n *Node) openOwners() (err error) {
 		Placement: n.rows,
 		Store:     n.replicas,
 		Lease:     n.holder,
+		Awake:     n.awake,
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,
@@ -172,8 +174,10 @@ func (n *Node) openOwners() (err error) {
 		return err
 	}
 	n.acks.owners.Store(n.owners)
-	w := n.table.Watch() // before the first session begins
-	n.wg.Go(func() { n.follow(w) })
+	n.following.Lock()
+	n.changes = n.table.Watch() // before the first session begins
+	n.following.Unlock()
+	n.wg.Go(n.follow)
 	return nil
 }
 
@@ -363,6 +367,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	errs = append(errs, n.stopCluster())
 	n.wg.Wait()
+	if n.changes != nil {
+		n.changes.Close()
+	}
 	if n.replicas != nil {
 		errs = append(errs, n.replicas.Close())
 	}
@@ -383,17 +390,17 @@ func (n *Node) stopCluster() error {
 	if n.steward != nil {
 		errs = append(errs, n.steward.Close())
 	}
+	if n.peers != nil {
+		errs = append(errs, n.peers.Close())
+	}
 	if n.holder != nil {
 		errs = append(errs, n.holder.Close())
 	}
 	if n.grants != nil {
-		errs = append(errs, n.grants.Close(), n.court.Close())
+		errs = append(errs, n.court.Close(), n.grants.Close())
 	}
 	if r := n.consensus(); r != nil {
 		errs = append(errs, r.Close())
-	}
-	if n.peers != nil {
-		errs = append(errs, n.peers.Close())
 	}
 	if n.keeper != nil {
 		errs = append(errs, n.keeper.Close())

@@ -292,7 +292,16 @@ func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Ro
 
 // Delete implements owner.Placement.
 func (p *proposals) Delete(ctx context.Context, row owner.Row) error {
-	_, err := p.do(ctx, placement.Delete{Incarnation: row.Incarnation})
+	if _, err := p.do(ctx, placement.Delete{Incarnation: row.Incarnation}); err != nil {
+		return err
+	}
+	f, ok := p.table.ByIncarnation(row.Incarnation)
+	if !ok || f.Holder != p.self {
+		return nil
+	}
+	// The caller has closed the session that served it: nobody has to wait for this
+	// process's lease before the tombstone (rule R40).
+	_, err := p.do(ctx, placement.Release{Incarnation: row.Incarnation, Epoch: f.ActiveEpoch, Boot: p.self.Boot})
 	return err
 }
 

@@ -17,6 +17,7 @@ type stmt struct {
 	readOnly bool
 	params   int
 	fails    bool // its text speaks of FAIL, see mayFail
+	journal  bool // it cannot be undone without SQLite's journal, see runOne
 
 	names   []string // of parameters, read when first needed
 	byName  map[string]int
@@ -139,6 +140,7 @@ func (db *DB) prepareNext(sql []byte, v verb, keep bool) (st *stmt, tail int, er
 	}
 	st = &stmt{s: s, verb: v, params: s.ParamCount()}
 	st.readOnly = !db.pragmaWrites && s.ReadOnly() || s.IsExplain() != 0
+	st.journal = v != verbDML && v != verbDelete || s.NeedsJournal()
 	st.fails = !st.readOnly && bytes.Contains(bytes.ToUpper(sql[:tail]), []byte("FAIL"))
 	return st, tail, nil
 }

@@ -78,6 +78,12 @@ type DB struct {
 	rows         uint64 // returned by the statement
 
 	interrupted atomic.Bool
+
+	// See Hot.
+	hot     *Hot
+	hotConn *sqlite.Conn
+	hotStmt *stmt
+	hotAge  int
 }
 
 // Open opens the facet in store.

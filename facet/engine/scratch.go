@@ -7,6 +7,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/sqlite"
 )
 
 // Scratch answers requests for facets that do not exist, as an empty database
@@ -109,6 +110,19 @@ func (s *Scratch) give(db *DB) {
 		_ = db.Close() // an empty database in memory: there is nothing to lose
 	}
 	<-s.slots
+}
+
+// Trim closes the idle databases and gives back what SQLite keeps in the process to
+// be fast: each may hold the last page of a megabyte.
+func (s *Scratch) Trim() {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle = nil
+	s.mu.Unlock()
+	for _, db := range idle {
+		_ = db.Close() // an empty database in memory: there is nothing to lose
+	}
+	sqlite.Trim()
 }
 
 // Close closes the idle databases; those in use close when they come back.

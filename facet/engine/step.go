@@ -145,7 +145,7 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 		}()
 	}
 	reserve := (p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum) && db.openReserve()
-	err := r.rows(p, rows && !st.NoRows)
+	err := r.unjournaled(p, rows && !st.NoRows)
 	if reserve {
 		p.s.Reset()
 		db.closeReserve()
@@ -164,6 +164,25 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 		db.forget(p)
 	}
 	return fe
+}
+
+// unjournaled runs the statement, without SQLite's rollback journal if it can: a
+// statement that is a transaction by itself is undone by dropping the stage, and
+// SQLite, which knows that it has no journal, drops its page cache (and only if it
+// had changed any).
+func (r *run) unjournaled(p *stmt, keep bool) error {
+	db := r.db
+	if p.readOnly || p.journal || !db.conn.AutoCommit() {
+		return r.rows(p, keep)
+	}
+	db.conn.SkipJournal(true)
+	err := r.rows(p, keep)
+	db.conn.SkipJournal(false)
+	if err != nil && db.broken == nil {
+		// Nothing may be read before this. What OR FAIL keeps was committed.
+		db.store.Discard()
+	}
+	return err
 }
 
 // rows steps the statement to its end and appends columns and rows.

@@ -5,7 +5,8 @@
 // Actions that the caller carries out.
 //
 //   - Session is one ownership (facet, epoch, boot), from the promises of the
-//     members to the death of the session (rules R2, R3, R16 to R24, R27 to R34).
+//     members (of a new facet: from its first append; of a hibernated one: from
+//     where it was) to the death of the session (rules R2, R3, R16 to R24, R27 to R34).
 //   - Tracker counts the acknowledgements of a session (R20, R28).
 //   - Lease is the holder's side of the read lease (R33, R37).
 //   - Granter is the placement leader's side of it (R21, R36, R38 to R40).

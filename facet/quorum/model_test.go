@@ -86,11 +86,12 @@ func TestSimulation(t *testing.T) {
 				sum.rots += w.rots
 				sum.wipes += w.wipes
 				sum.reconfs += w.reconfs
+				sum.firsts += w.firsts
 			}
-			t.Logf("%d seeds: %d activations, %d writes acknowledged, %d reads (%d by quorum), %d fetches, %d snapshots, %d rots, %d wipes, %d sets proposed",
-				seeds, sum.activations, sum.acks, sum.readsDone, sum.qreads, sum.fetches, sum.snaps, sum.rots, sum.wipes, sum.reconfs)
+			t.Logf("%d seeds: %d activations, %d writes acknowledged, %d reads (%d by quorum), %d fetches, %d snapshots, %d rots, %d wipes, %d sets proposed, %d first epochs",
+				seeds, sum.activations, sum.acks, sum.readsDone, sum.qreads, sum.fetches, sum.snaps, sum.rots, sum.wipes, sum.reconfs, sum.firsts)
 			// A simulation in which nothing happens proves nothing.
-			if n := int(seeds); sum.activations < n || sum.acks < 2*n || worlds[name].reads > 5 && sum.readsDone < n/2 {
+			if n := int(seeds); sum.activations < n || sum.firsts < n/2 || sum.acks < 2*n || worlds[name].reads > 5 && sum.readsDone < n/2 {
 				t.Errorf("too little happened")
 			}
 		})
@@ -121,6 +122,7 @@ var mutations = []mutation{
 	{"AMNESIA", flawAmnesia, 0, "wipe", 2000},
 	{"AMNESIA_REPLICA", 0, simAmnesia, "wipe", 2000},
 	{"ROT_TRUST", flawRotTrust, 0, "rot", 2000},
+	{"NO_FENCE", 0, simNoFence, "storm", 2000},
 	{"SNAP_HEALS", 0, simSnapHeals, "rot", 8000},
 	{"EARLY_HINT", flawEarlyHint, 0, "reconf", 2000},
 	{"NO_GATE", flawNoGate, 0, "plain", 2000},

@@ -1,6 +1,8 @@
 package quorum
 
 import (
+	"fmt"
+
 	"github.com/facetd/facetd/facet"
 )
 
@@ -232,11 +234,42 @@ func (s *Session) Barrier(now Instant, first, seq facet.Seq, size int) error {
 		return ErrDead
 	case s.state != Fencing || s.barrier != 0:
 		return ErrState
-	case seq != s.adopted.Seq+1 || first == 0 || first > seq || first-1 > s.settled:
+	case seq != s.adopted.Seq+1 || first == 0 || first > seq || first-1 > s.settled || s.genesis && first != seq:
 		return ErrSeq // I5: nothing but what is committed leaves the log for the file
 	}
 	return s.begin(now, first, seq, size)
 }
+
+// Begin begins a facet's very first epoch. The caller says that nobody else can
+// ever have held one: the row was never activated, and its epoch is the one it was
+// created with. Then there is nobody to fence and nothing to fetch: the session
+// adopts the own log at once, without PREPARE, and the members' promises come with
+// the first append (R7, R47).
+//
+// last is the end of the own log: zero, or the position of a base that was imported
+// into the own copy. That base counts as settled, since it is the genesis of the
+// facet, and the other members get it as a snapshot. The first entry to ship,
+// which is told to Barrier, is the barrier.
+//
+// A facet that may have had another owner, be it one that never served, is for
+// NewSession: what is in its members' logs may be in the own log too.
+func Begin(row Row, self StoreID, boot BootID, now Instant, last facet.Position) (*Session, error) {
+	s, err := NewSession(row, self, boot)
+	switch {
+	case err != nil:
+		return nil, err
+	case row.ActiveEpoch != 0 || len(row.Active) != 0 || row.Epoch<<generationBits != 1<<generationBits,
+		last.Epoch > row.Epoch, (last.Epoch == 0) != (last.Seq == 0):
+		return nil, fmt.Errorf("begin with %v in epoch %v: %w", last, row.Epoch, ErrState)
+	}
+	s.genesis, s.movedAt = true, now
+	s.adopt(s.self, last)
+	s.settled = last.Seq
+	return s, nil
+}
+
+// generationBits are the upper bits of an epoch (R2): the rest of a first one is 1.
+const generationBits = 16
 
 func (s *Session) begin(now Instant, first, seq facet.Seq, size int) error {
 	t, err := NewTracker(s.nextN, seq)
@@ -247,6 +280,12 @@ func (s *Session) begin(now Instant, first, seq facet.Seq, size int) error {
 	s.window.push(size)
 	for i := range s.n {
 		s.start(&s.slots[i])
+	}
+	if s.genesis && first > 1 { // the base was imported here, and nobody else has it
+		for i := range s.n {
+			s.probe(&s.slots[i], 1)
+		}
+		s.stream(&s.slots[s.self], first)
 	}
 	s.bypass()
 	return nil

@@ -67,6 +67,10 @@ func (s State) String() string { return stateNames[s] }
 //     set which believed it would rightly refuse to cut it off.
 //   - A store that may have lost its tail still keeps its promise, but its log
 //     counts for nothing unless everybody has answered (R19).
+//   - The very first epoch has nobody to fence and nothing to find: nobody held an
+//     epoch before, and no entry was ever made. It begins behind the recovery, see
+//     Begin. Its promises come with the appends (R7), and a majority has them, and
+//     the genesis base, when its barrier is committed (R47).
 //
 // # Rejected
 //
@@ -102,6 +106,7 @@ type Session struct {
 	barrier facet.Seq // zero until it has been made
 	last    facet.Seq
 	settled facet.Seq // committed before this session, as far as the members knew
+	genesis bool      // the facet's first epoch: no member has anything, see Begin
 
 	tracker   Tracker
 	committed facet.Seq
@@ -274,7 +279,7 @@ func (s *Session) Registered(m Member) {
 	if s.fetching == i {
 		s.fetching = -1
 	}
-	p.waiting, p.retryAt = false, 0
+	p.waiting, p.retryAt, p.hinted = false, 0, 0 // what it knew to be committed is gone
 	if s.barrier != 0 {
 		s.tracker.withdraw(int(p.vote))
 		p.acked = 0
@@ -293,7 +298,7 @@ func (s *Session) Down(slot int) {
 		return
 	}
 	p := &s.slots[slot]
-	p.down, p.waiting, p.retryAt, p.asked = true, false, 0, 0
+	p.down, p.waiting, p.retryAt, p.asked, p.hinted = true, false, 0, 0, 0
 	if s.fetching == slot {
 		s.fetching = -1
 	}

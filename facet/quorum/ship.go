@@ -146,8 +146,11 @@ func (s *Session) SnapshotFailed(slot int, now Instant) {
 	}
 }
 
-// FlushCommit has everybody who holds the whole log told the commit index, without
-// an entry to carry it: for a session that goes idle.
+// FlushCommit has everybody to whom everything that is committed was sent told the
+// commit index, without an entry to carry it: for a session that goes idle. It need
+// not be acknowledged: the hint names the entry by its position, comes behind it on
+// the same connection, and a log that lacks it refuses the hint. So one that was
+// resumed, and has heard of nobody yet, can tell it too.
 func (s *Session) FlushCommit() {
 	if s.state == Active {
 		s.hint = s.committed
@@ -220,7 +223,7 @@ func (s *Session) feed(i int, m *member, now Instant, dst []Action) []Action {
 		hint := s.commitHint()
 		dst = append(dst, Action{Kind: ActShip, Slot: i, Seq: m.next, To: to, Commit: hint})
 		m.next, m.hinted = to+1, min(hint, to)
-	case s.hint > m.hinted && m.acked >= s.hint && s.state == Active:
+	case s.hint > m.hinted && m.next > s.hint && s.state == Active:
 		m.hinted = s.hint
 		dst = append(dst, Action{Kind: ActHint, Slot: i, Commit: s.hint})
 	}

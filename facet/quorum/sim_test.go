@@ -30,6 +30,7 @@ const (
 	simTruncOnDup                           // a repeated append cuts what follows it
 	simNoFsync                              // replicas acknowledge before they sync
 	simNoPromiseDurable                     // promises are lost in a crash
+	simNoFence                              // every epoch begins as if it were the first
 )
 
 type msgKind uint8
@@ -196,6 +197,7 @@ type world struct {
 	trace   *strings.Builder
 
 	activations, acks, readsDone, rots, wipes, snaps, fetches, qreads int
+	firsts                                                            int // sessions without recovery
 	calm                                                              bool
 	reconfs                                                           int
 }

@@ -3,6 +3,8 @@ package quorum
 import (
 	"fmt"
 	"slices"
+
+	"github.com/facetd/facetd/facet"
 )
 
 func (w *world) last() *simRow { return &w.rows[len(w.rows)-1] }
@@ -88,7 +90,21 @@ func (w *world) begin(n *simNode, r *simRow) {
 		return
 	}
 	s := &simSession{n: n, epoch: r.epoch, row: r}
-	core, err := NewSession(s.coreRow(r), n.replica.store, n.boot)
+	row, log := s.coreRow(r), n.replica.mem.log
+	var core *Session
+	var err error
+	switch {
+	case r.epoch == 1 && r.active == nil && len(log) == 0:
+		w.firsts++
+		core, err = Begin(row, n.replica.store, n.boot, n.now(), facet.Position{})
+	case w.sim&simNoFence != 0:
+		if core, err = NewSession(row, n.replica.store, n.boot); err == nil {
+			core.adopt(core.self, position(log))
+			core.settled = facet.Seq(len(log))
+		}
+	default:
+		core, err = NewSession(row, n.replica.store, n.boot)
+	}
 	if err != nil {
 		w.fail("%v", err)
 		return

@@ -179,6 +179,19 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 		for i := range st.s.Slots() {
 			fmt.Fprintf(&out, "slot %d is %c\n", i, st.s.Store(i)[0])
 		}
+	case "begin", "resume":
+		boot := BootID{opt["self"][0]}
+		row := Row{Epoch: facet.Epoch(number(opt["epoch"])), Owner: boot, Active: members(opt["active"]), Next: members(opt["next"])}
+		if cmd == "begin" {
+			st.s, err = Begin(row, storeOf(opt["self"]), boot, st.now, pos(opt["last"]))
+		} else {
+			row.ActiveEpoch = row.Epoch
+			st.s, err = Resume(row, storeOf(opt["self"]), boot, st.now, facet.Seq(number(opt["first"])), pos(opt["last"]))
+		}
+		if err != nil {
+			return "", err
+		}
+		st.was = Recovering
 	case "promise":
 		p := Promise{Epoch: epoch(), Last: pos(opt["last"]), Base: facet.Seq(number(opt["base"])), Known: facet.Seq(number(opt["known"]))}
 		p.Health = Health(max(0, slices.Index(healthNames[:], opt["health"])))

@@ -265,7 +265,7 @@ func (w *world) drop(m *modelled) {
 	w.note("drop %d", m.n)
 	m.leaving = true
 	placed, _ := m.r.Promised()
-	w.ok(m.r.Drop(ctx))
+	w.ok(m.r.Drop(ctx, placed))
 	m.promise = placed // with the drop it is durable
 	w.dropped(m)
 }

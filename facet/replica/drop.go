@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/facetd/facetd/facet"
 )
 
 // Drop takes the facet off this store, which is no member of its replica set any
@@ -16,13 +18,17 @@ import (
 // that becomes a member again does. Nobody may have the facet open: ErrOpen.
 // Dropping again does nothing.
 //
+// Promised is what the copy had promised when the caller looked at the table. With
+// another promise nothing is dropped and the error is ErrEpoch: a session came
+// meanwhile that may count on this copy, of an epoch the caller's row did not show.
+//
 // After a crash the copy is there whole or dropped, and the file of a dropped one
 // in the trash.
-func (r Replica) Drop(ctx context.Context) error {
+func (r Replica) Drop(ctx context.Context, promised facet.Epoch) error {
 	var l *live
 	err := r.s.patient(ctx, func() error {
 		var err error
-		l, err = r.placeDrop()
+		l, err = r.placeDrop(promised)
 		return err
 	})
 	if err == nil && l != nil {
@@ -44,7 +50,7 @@ func (r Replica) finishDrop(ctx context.Context, l *live) error {
 }
 
 // placeDrop records that the facet is not kept here. It returns nil if it was not.
-func (r Replica) placeDrop() (*live, error) {
+func (r Replica) placeDrop(promised facet.Epoch) (*live, error) {
 	st := r.st
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -53,6 +59,8 @@ func (r Replica) placeDrop() (*live, error) {
 		return nil, ErrDeleted
 	case st.flags&flagCreated == 0:
 		return nil, nil
+	case st.promised != promised:
+		return nil, &EpochError{st.promised}
 	}
 	l := r.s.wake(st)
 	defer l.settle()

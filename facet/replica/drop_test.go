@@ -59,12 +59,16 @@ func TestDropAndBack(t *testing.T) {
 	check(t, o.r.Known(5, bootA, o.pages.Position()))
 	o.checkpoint()
 	last := o.commit()
-	if err := o.r.Drop(ctx); !errors.Is(err, ErrOpen) {
+	if err := o.r.Drop(ctx, o.r.Meta().Promised); !errors.Is(err, ErrOpen) {
 		t.Fatalf("drop while open: %v", err)
 	}
 	check(t, o.r.Close(o.pages))
-	check(t, o.r.Drop(ctx))
-	check(t, o.r.Drop(ctx))
+	// A session came between the look at the table and this.
+	if err := o.r.Drop(ctx, 4); !errors.Is(err, ErrEpoch) || !s.Has(id) {
+		t.Fatalf("drop a copy that has promised more: %v", err)
+	}
+	check(t, o.r.Drop(ctx, 5))
+	check(t, o.r.Drop(ctx, 5))
 	dropped(t, s, mem, id)
 
 	// A handle from before finds nothing either.
@@ -142,7 +146,7 @@ func TestDropAndBack(t *testing.T) {
 		check(t, err)
 	}
 	check(t, r.Tomb(ctx, time.Unix(1, 0)))
-	if err := r.Drop(ctx); !errors.Is(err, ErrDeleted) {
+	if err := r.Drop(ctx, r.Meta().Promised); !errors.Is(err, ErrDeleted) {
 		t.Fatalf("drop a deleted facet: %v", err)
 	}
 }
@@ -165,7 +169,7 @@ func TestDropEndsAcknowledgements(t *testing.T) {
 	check(t, o.r.Append(7, bootA, b, 0, o.acks))
 	<-g.seen
 	check(t, o.r.Append(7, bootA, o.h.commits[tail{1, 1}], 0, o.acks)) // found, told when all is durable
-	l, err := o.r.placeDrop()
+	l, err := o.r.placeDrop(o.r.Meta().Promised)
 	check(t, err)
 	if _, err := s.Create(testID(1)); !errors.Is(err, ErrBusy) {
 		t.Fatalf("create while it is being dropped: %v", err)
@@ -190,7 +194,7 @@ func TestDroppedCopyAndDamage(t *testing.T) {
 	s, _ := mustOpen(t, options(mem))
 	o := newOwner(t, s, testID(1), 3)
 	check(t, o.r.Close(o.pages))
-	check(t, o.r.Drop(ctx))
+	check(t, o.r.Drop(ctx, o.r.Meta().Promised))
 	check(t, s.Close())
 	s, _ = mustOpen(t, options(mem))
 	other, err := s.Create(testID(2))

@@ -80,7 +80,7 @@ func TestBaseStaysWhatItIs(t *testing.T) {
 		for i := range open {
 			verify(i)
 		}
-		check(t, o.r.Drop(ctx))
+		check(t, o.r.Drop(ctx, o.r.Meta().Promised))
 		for i := range open {
 			verify(i)
 			check(t, open[i].f.Close())

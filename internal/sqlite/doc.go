@@ -22,7 +22,7 @@
 //
 // With journal_mode=memory, locking_mode=exclusive, synchronous=off and
 // temp_store=memory (the settings Options.Exclusive applies), these facts hold
-// and are held by facts_test.go:
+// and are held by facts_test.go (Conn.SkipJournal changes what a rollback does):
 //
 //   - Only the main database reaches the VFS. Rollback and statement journals,
 //     temporary tables, sorters and the copy VACUUM makes stay in the

@@ -388,6 +388,34 @@ const slotTail = unsafe.Sizeof(uintptr(0))
 
 func asSlab(p uintptr) *slab { return at[slab](p) }
 
+// trim gives empty slabs back.
+func (p *slotPool) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := p.partial; s != 0; {
+		next := asSlab(s).next
+		if asSlab(s).used == 0 {
+			p.unlink(s)
+			globalPages.Add(-slabBytes)
+			unmapSlab(s)
+		}
+		s = next
+	}
+}
+
+// Trim gives back what idle connections and those that were closed left for the
+// next ones: C stacks and empty slabs. It may be called at any time.
+func Trim() {
+	trimThreads()
+	chunks.trim()
+	slotPools.Lock()
+	all := slotPools.all[:slotPools.n]
+	slotPools.Unlock()
+	for _, p := range all {
+		p.trim()
+	}
+}
+
 var slotPools struct {
 	sync.Mutex
 	n   int

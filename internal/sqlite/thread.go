@@ -79,6 +79,17 @@ func (t *thread) release() {
 	t.close()
 }
 
+// trimThreads closes the idle ones.
+func trimThreads() {
+	threads.Lock()
+	idle := threads.idle
+	threads.idle = nil
+	threads.Unlock()
+	for _, t := range idle {
+		t.close()
+	}
+}
+
 // threadOf returns the thread tls belongs to, or nil for a foreign one.
 func threadOf(tls *libc.TLS) *thread {
 	if tls == nil || tls.ID >= 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +15,7 @@ import (
 type ConnConfig struct {
 	// PingInterval is how long the peer may be silent before it is asked for a
 	// sign of life; after three of them it is gone. Default 5 s. It is also the
-	// precision of the check.
+	// precision of the check. A peer that takes what waits for it is not silent.
 	PingInterval time.Duration
 	// WriteTimeout bounds one write to the socket: a peer that takes nothing for
 	// so long is gone. Default 15 s.
@@ -74,6 +75,8 @@ type Conn struct {
 	cfg      ConnConfig
 	maxFrame int    // reader only
 	early    []byte // bytes read from the socket before it was ours; reader only
+
+	wrote atomic.Uint64 // pieces the socket took
 
 	wake chan struct{} // holds at most one token, sent by whoever takes parked back
 	done chan struct{} // closed once the connection is over
@@ -181,6 +184,18 @@ func (c *Conn) unlockAndWake(hold bool) {
 	if w {
 		c.wake <- struct{}{}
 	}
+}
+
+// taken reports whether the peer took a part of what waits for it since the pieces
+// were counted last.
+func (c *Conn) taken(last *uint64) bool {
+	c.mu.Lock()
+	waiting := c.writing > 0
+	c.mu.Unlock()
+	n := c.wrote.Load()
+	more := n != *last
+	*last = n
+	return waiting && more
 }
 
 func (c *Conn) pending() int { return len(c.out) + c.writing + c.streaming }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -165,6 +166,38 @@ func TestConnRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A peer behind a slow link answers nothing while it takes a large request, and is
+// not silent.
+func TestConnSlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		const size = 8 << 20
+		c := NewConn(near, nil, ConnConfig{PingInterval: 600 * time.Millisecond})
+		over := make(chan error, 1)
+		go func() { over <- c.Run(func(Frame) error { return nil }) }()
+		begin := time.Now()
+		if err := c.Send(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 16<<10)
+		for got := 0; got < size; {
+			time.Sleep(40 * time.Millisecond)
+			n, err := far.Read(buf)
+			if err != nil {
+				t.Fatalf("after %v and %d bytes: %v", time.Since(begin), got, <-over)
+			}
+			got += n
+		}
+		// And then it vanishes.
+		begin = time.Now()
+		go io.Copy(io.Discard, far)
+		if err := <-over; !errors.Is(err, ErrPeerSilent) || time.Since(begin) > 5*time.Second {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		far.Close()
+	})
 }
 
 func TestConnPeerSilent(t *testing.T) {

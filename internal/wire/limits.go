@@ -62,6 +62,10 @@ const (
 	// writeBufKeep is the largest write buffer kept for the next batch.
 	writeBufKeep = 256 << 10
 
+	// writePiece is the most one write to the socket has, so that progress is seen
+	// over slow links.
+	writePiece = 128 << 10
+
 	// corkLen is how much may gather while the reader works through a batch
 	// before the writer is woken anyway.
 	corkLen = 64 << 10

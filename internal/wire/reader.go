@@ -122,6 +122,7 @@ type silence struct {
 	c        *Conn
 	deadline time.Time
 	pings    int
+	wrote    uint64
 }
 
 func (s *silence) read(p []byte) (int, error) {
@@ -152,6 +153,10 @@ func (s *silence) read(p []byte) (int, error) {
 				err = fmt.Errorf("%w by the peer", ErrClosed)
 			}
 			return 0, err
+		}
+		if s.c.taken(&s.wrote) {
+			// The ping waits behind it, and then behind what the sockets hold.
+			s.pings = -silentPings
 		}
 		if s.pings++; s.pings >= silentPings {
 			return 0, fmt.Errorf("%w: %v", ErrPeerSilent, time.Duration(silentPings)*interval)

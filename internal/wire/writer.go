@@ -18,20 +18,25 @@ func (c *Conn) writeLoop() {
 		if batch == nil {
 			return
 		}
-		if now := time.Now(); deadline.Sub(now) < c.cfg.WriteTimeout {
-			deadline = now.Add(c.cfg.WriteTimeout + c.cfg.WriteTimeout/4)
-			if err := c.nc.SetWriteDeadline(deadline); err != nil {
+		for rest := batch; len(rest) > 0 && !c.over(); { // gather ends the loop
+			if now := time.Now(); deadline.Sub(now) < c.cfg.WriteTimeout {
+				deadline = now.Add(c.cfg.WriteTimeout + c.cfg.WriteTimeout/4)
+				if err := c.nc.SetWriteDeadline(deadline); err != nil {
+					c.Close(err)
+				}
+				if c.over() {
+					break
+				}
+			}
+			piece := rest[:min(len(rest), writePiece)]
+			if _, err := c.nc.Write(piece); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					err = fmt.Errorf("%w: nothing taken for %v", ErrSlowReader, c.cfg.WriteTimeout)
+				}
 				c.Close(err)
 			}
-			if c.over() {
-				continue // gather ends the loop
-			}
-		}
-		if _, err := c.nc.Write(batch); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				err = fmt.Errorf("%w: nothing taken for %v", ErrSlowReader, c.cfg.WriteTimeout)
-			}
-			c.Close(err)
+			rest = rest[len(piece):]
+			c.wrote.Add(1)
 		}
 	}
 }

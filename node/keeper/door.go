@@ -17,8 +17,8 @@ var errBehind = errors.New("the placement table here does not know that epoch ye
 // promised reports whether the session (epoch, boot) is the one the copy has
 // promised. It has passed the door then.
 func promised(r replica.Replica, epoch facet.Epoch, boot replica.Boot) bool {
-	m := r.Meta()
-	return m.Promised == epoch && m.Boot == boot
+	e, b := r.Promised()
+	return e == epoch && b == boot
 }
 
 // copyFor is the copy a session may change. It is made if it is not there and the

@@ -330,14 +330,20 @@ func TestFullDisk(t *testing.T) {
 	w := newWorldOn(t, fs)
 	defer w.close()
 	w.create(idA, 1, 2, 3)
-	w.create(testID(2), 1, 2, 3)
 	s := newSession(w, 1, idA, 1)
 	check(t, s.send(s.barrier(), 0))
 	w.sync()
 	fs.SetQuota(fs.Used() + 100<<10)
 	var err error
 	for range 1000 {
-		if err = s.send(s.commit(), 0); err != nil && !errors.Is(err, replica.ErrBusy) {
+		c := s.commit()
+		for err = s.send(c, 0); errors.Is(err, replica.ErrBusy); err = s.send(c, 0) {
+			w.sync()
+			if err = w.store.Wait(t.Context(), c.EncodedLen()); err != nil {
+				break
+			}
+		}
+		if err != nil {
 			break
 		}
 		w.sync()
@@ -345,8 +351,14 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, replica.ErrFull) {
 		t.Errorf("append: %v, want %v", err, replica.ErrFull)
 	}
-	other := newSession(w, 1, testID(2), 1)
-	if err := other.send(other.barrier(), 0); !errors.Is(err, replica.ErrFull) {
+	err = nil
+	for n := range 1000 { // a little may fit where an entry did not
+		if _, err = w.k.create(facet.Incarnation{byte(n), byte(n >> 8), 7}); err != nil && !errors.Is(err, replica.ErrBusy) {
+			break
+		}
+		w.sync()
+	}
+	if !errors.Is(err, replica.ErrFull) {
 		t.Errorf("a new copy: %v, want %v", err, replica.ErrFull)
 	}
 	// The reserve is for fencing.

@@ -139,9 +139,7 @@ func (k *Keeper) drop(ctx context.Context, id facet.Incarnation) {
 	if !ok || !k.unwanted(&row, &m) {
 		return
 	}
-	if err := any(r).(interface {
-		Drop(context.Context, facet.Epoch) error
-	}).Drop(ctx, m.Promised); err != nil {
+	if err := r.Drop(ctx, m.Promised); err != nil {
 		k.swept(ctx, "drop a copy that belongs to other nodes now", id, err)
 		return
 	}
@@ -149,7 +147,7 @@ func (k *Keeper) drop(ctx context.Context, id facet.Incarnation) {
 }
 
 func (k *Keeper) swept(ctx context.Context, what string, id facet.Incarnation, err error) {
-	if errors.Is(err, replica.ErrOpen) || ctx.Err() != nil || !k.alarm() {
+	if errors.Is(err, replica.ErrOpen) || errors.Is(err, replica.ErrEpoch) || ctx.Err() != nil || !k.alarm() {
 		return // the next Sweep will do
 	}
 	k.log.Warn(what, "facet", id.String(), "error", err)

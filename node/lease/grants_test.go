@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +331,7 @@ func TestDead(t *testing.T) {
 		_, changed = w.grants.Dead()
 		h = w.hold(2)
 		<-changed
+		synctest.Wait() // the grant is on its way
 		if !w.grants.Alive("n2") || !h.Valid() {
 			t.Errorf("dead: %v", w.dead())
 		}
@@ -394,13 +396,13 @@ func TestRounds(t *testing.T) {
 		time.Sleep(time.Second)
 		entries := w.log.entries.Load()
 		answers := make(chan peer.Grant, 100)
-		busy := 0
+		var busy atomic.Int32
 		for i := range 50 {
 			w.grants.RenewFunc("n2", bootID(2), peer.RenewRequest{Applied: w.table.Applied(), Stamp: time.Duration(1 + i)}, func(g peer.Grant, err error) {
 				if err == nil {
 					answers <- g
 				} else if errors.Is(err, peer.ErrBusy) {
-					busy++
+					busy.Add(1)
 				}
 			})
 			time.Sleep(10 * time.Millisecond)
@@ -409,8 +411,8 @@ func TestRounds(t *testing.T) {
 		if n := w.log.entries.Load() - entries; n < 5 || n > 7 {
 			t.Errorf("%d rounds in half a second", n)
 		}
-		if len(answers)+busy != 50 {
-			t.Errorf("%d grants and %d refusals of 50", len(answers), busy)
+		if len(answers)+int(busy.Load()) != 50 {
+			t.Errorf("%d grants and %d refusals of 50", len(answers), busy.Load())
 		}
 		last := peer.Grant{}
 		for len(answers) > 0 {

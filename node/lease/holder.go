@@ -155,9 +155,10 @@ func (h *Holder) change(f func()) {
 	h.kick()
 }
 
-// publish makes the lease what the flags say. Mu is held.
+// publish makes the lease what the flags say. A node whose clocks are not trusted
+// goes on renewing: it lives, and only its reads need a quorum. Mu is held.
 func (h *Holder) publish() {
-	if h.stalled || h.stopped || h.distrust {
+	if h.stalled || h.stopped {
 		h.lease.Pause()
 	} else {
 		h.lease.Unpause()
@@ -274,6 +275,7 @@ func (h *Holder) watch(now quorum.Instant) {
 			"Look at its time service; for virtual machines that are moved or restored use read=quorum", "boot", int64(r.Boot), "monotonic", int64(r.Mono), "raw", int64(r.Raw))
 	case cleared:
 		h.distrust = false
+		h.lease.Stop(now) // what was granted by those clocks is void
 		h.log.Info("the clocks of this machine agree again: lease reads go on")
 	case fine:
 		return

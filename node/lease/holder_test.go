@@ -3,6 +3,8 @@ package lease
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -32,7 +34,7 @@ func TestLease(t *testing.T) {
 			}
 			time.Sleep(99 * time.Millisecond)
 		}
-		if n := len(h.sent); n < 24 || n > 27 {
+		if n := len(h.stamps()); n < 24 || n > 27 {
 			t.Errorf("%d renewals in 10 s", n)
 		}
 		if age, ok := w.grants.LeaseAge("n2"); !ok || age > quorum.RenewEvery+slack {
@@ -45,7 +47,7 @@ func TestLease(t *testing.T) {
 		h.Pause() // R32
 		synctest.Wait()
 		time.Sleep(slack) // answers that are on their way
-		last := quorum.Instant(h.sent[len(h.sent)-1])
+		last := quorum.Instant(slices.Max(h.stamps()))
 		if h.Deadline() != last.Add(ttl) {
 			t.Errorf("deadline %v, want %v after the send stamp %v", h.Deadline(), ttl, last)
 		}
@@ -83,8 +85,8 @@ func TestNeeded(t *testing.T) {
 		h := w.hold(1, func(o *HolderOptions) { o.Needed = needed.Load })
 		defer h.Close()
 		time.Sleep(5 * time.Second)
-		if len(h.sent) != 0 {
-			t.Fatalf("%d renewals nobody needs", len(h.sent))
+		if n := len(h.stamps()); n != 0 {
+			t.Fatalf("%d renewals nobody needs", n)
 		}
 		needed.Store(true)
 		h.Wake()
@@ -94,10 +96,10 @@ func TestNeeded(t *testing.T) {
 		}
 		needed.Store(false)
 		time.Sleep(time.Second)
-		n := len(h.sent)
+		n := len(h.stamps())
 		time.Sleep(5 * time.Second)
-		if len(h.sent) != n || h.Valid() {
-			t.Errorf("%d renewals after it was needed", len(h.sent)-n)
+		if k := len(h.stamps()); k != n || h.Valid() {
+			t.Errorf("%d renewals after it was needed", k-n)
 		}
 		if len(w.dead()) != 0 {
 			t.Error("the leader takes itself for dead")
@@ -110,10 +112,13 @@ func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told atomic.Uint64
 		clock := bubbleClock()
-		var sent []uint64
+		var mu sync.Mutex
+		var sent []uint64 // guarded by mu
 		h, err := NewHolder(HolderOptions{
 			Send: func(_ context.Context, r peer.RenewRequest) (peer.Grant, error) {
+				mu.Lock()
 				sent = append(sent, r.Applied)
+				mu.Unlock()
 				if r.Applied < 10 {
 					return peer.Grant{Stamp: r.Stamp, Apply: 10}, peer.ErrRefused
 				}
@@ -274,10 +279,11 @@ func TestWatchdog(t *testing.T) {
 func TestDistrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := bubbleClock()
-		var apart, slept atomic.Int64
+		var apart, slept, sent atomic.Int64
 		now := func() quorum.Instant { return clock() + quorum.Instant(slept.Load()) }
 		h, err := NewHolder(HolderOptions{
 			Send: func(_ context.Context, r peer.RenewRequest) (peer.Grant, error) {
+				sent.Add(1)
 				return peer.Grant{Stamp: r.Stamp, TTL: ttl}, nil
 			},
 			Told: func() uint64 { return 1 }, Clock: now,
@@ -303,7 +309,12 @@ func TestDistrust(t *testing.T) {
 		if h.Valid() || h.Trusted() || h.Deadline() != 0 {
 			t.Error("a lease by clocks that disagree")
 		}
-		time.Sleep(watchWindow + 2*watchEvery)
+		before := sent.Load()
+		time.Sleep(5 * time.Second)
+		if n := sent.Load() - before; n < 10 || h.Valid() {
+			t.Errorf("%d signs of life in 5 s, a lease: %v", n, h.Valid())
+		}
+		time.Sleep(watchWindow - 5*time.Second + 2*watchEvery)
 		if !h.Valid() || !h.Trusted() {
 			t.Error("no lease though the clocks agree again")
 		}

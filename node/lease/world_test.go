@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -92,6 +93,16 @@ type world struct {
 	log    *counted
 	grants *Grants
 	alone  bool
+
+	mu      sync.Mutex
+	process *Grants // guarded by mu; grants as the holders find it
+}
+
+// reach is what a holder that asks n1 finds.
+func (w *world) reach() *Grants {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.process
 }
 
 func newWorld(t testing.TB) *world {
@@ -113,6 +124,9 @@ func (w *world) start() {
 	w.grants, err = NewGrants(GrantsOptions{Log: w.log, Table: w.table, Node: "n1", Store: storeID(1), Clock: w.clock,
 		Logger: quiet(), Alone: func() bool { return w.alone }})
 	check(w.t, err)
+	w.mu.Lock()
+	w.process = w.grants
+	w.mu.Unlock()
 	synctest.Wait()
 }
 
@@ -183,7 +197,16 @@ func (w *world) take(id facet.Incarnation, e facet.Epoch) placement.Result {
 type holder struct {
 	*Holder
 	told atomic.Uint64
+
+	mu   sync.Mutex
 	sent []time.Duration // stamps
+}
+
+// stamps are those of the renewals sent so far.
+func (h *holder) stamps() []time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.sent)
 }
 
 func (w *world) hold(n byte, tweak ...func(*HolderOptions)) *holder {
@@ -191,8 +214,10 @@ func (w *world) hold(n byte, tweak ...func(*HolderOptions)) *holder {
 	h := &holder{}
 	o := HolderOptions{
 		Send: func(ctx context.Context, r peer.RenewRequest) (peer.Grant, error) {
+			h.mu.Lock()
 			h.sent = append(h.sent, r.Stamp)
-			return renewAt(ctx, w.grants, n, r)
+			h.mu.Unlock()
+			return renewAt(ctx, w.reach(), n, r)
 		},
 		Told: func() uint64 {
 			if x := h.told.Load(); x != 0 {

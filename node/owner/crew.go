@@ -1,45 +1,196 @@
 package owner
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/facetd/facetd/facet/engine"
+)
 
 // crew lends goroutines to desks that have work. A goroutine that has run SQLite
 // once has a stack deep enough for it; a fresh one would copy its stack several
 // times on the way down, which cost an eighth of all time under load. So
 // goroutines are kept, the one used last first, as long as there are few.
 //
+// And few work at a time. Waking a goroutine for every desk costs a wakeup of a
+// processor, often of a thread, for some microseconds of work; so desks wait in
+// line while hands of the crew, a little more than there are processors, go from
+// one to the next. A worker that waits does not count as one at work: it says so
+// where it knows (step aside), and where it cannot know, in a long statement or a
+// read from a slow disk, the watch finds out: when nobody came back to the line for
+// a watchEvery, all who are at work are counted out and others take their places.
+//
+// Invariant: len(line) > 0 only if working >= hands, or the crew is about to be
+// given a worker; then the watch is armed.
+//
 // Its methods may be called from any goroutine.
 type crew struct {
 	mu     sync.Mutex
 	idle   []*worker
+	line   []*desk // line[first:] wait, oldest first
+	first  int
+	out    []*worker // serve a desk and are counted in working
+	hands  int       // bound of working; 0 is the default
+	watch  *time.Timer
+	armed  bool
+	taken  uint64 // desks taken from the line so far
+	seen   uint64 // taken when the watch looked last
 	closed bool
 	wg     *sync.WaitGroup
 }
 
-// maxIdleWorkers bounds the goroutines kept without work: 64 stacks of 64 KiB.
-const maxIdleWorkers = 64
+const (
+	// maxIdleWorkers bounds the goroutines kept without work: 64 stacks of 64 KiB.
+	maxIdleWorkers = 64
+
+	// watchEvery is how long a desk may wait in line while nobody takes one: far
+	// longer than a quick request takes, far shorter than anybody notices.
+	watchEvery = time.Millisecond
+)
+
+// defaultHands is one more than there are processors: when one waits for a page
+// from disk, the others do not.
+func defaultHands() int { return runtime.NumCPU() + 1 }
 
 type worker struct {
-	crew *crew
-	desk chan *desk
+	crew  *crew
+	desk  chan *desk
+	place int // in crew.out, -1 if it is not counted
 }
 
-// serve has a goroutine serve the desk.
+// serve has a goroutine serve the desk, now or when one is free. The line holds no
+// desk twice, so it is bounded by the number of desks.
 func (c *crew) serve(d *desk) {
 	c.mu.Lock()
-	if n := len(c.idle); n > 0 {
-		w := c.idle[n-1]
-		c.idle = c.idle[:n-1]
+	if c.hands == 0 {
+		c.hands = defaultHands()
+	}
+	if len(c.out) >= c.hands || len(c.line) > c.first {
+		if c.first > len(c.line)/2 && len(c.line) == cap(c.line) {
+			n := copy(c.line, c.line[c.first:])
+			clear(c.line[n:])
+			c.line, c.first = c.line[:n], 0
+		}
+		c.line = append(c.line, d)
+		if !c.armed {
+			c.arm()
+		}
 		c.mu.Unlock()
-		w.desk <- d
 		return
 	}
+	w := c.hire()
 	c.mu.Unlock()
-	w := &worker{crew: c, desk: make(chan *desk, 1)}
 	w.desk <- d
-	c.wg.Go(func() {
-		var deep [stackHeld]byte
-		w.run(&deep)
-	})
+}
+
+// hire takes an idle worker or a new one to work; mu is held.
+func (c *crew) hire() *worker {
+	var w *worker
+	if n := len(c.idle); n > 0 {
+		w = c.idle[n-1]
+		c.idle[n-1] = nil
+		c.idle = c.idle[:n-1]
+	} else {
+		w = &worker{crew: c, desk: make(chan *desk, 1)}
+		c.wg.Go(func() {
+			var deep [stackHeld]byte
+			w.run(&deep)
+		})
+	}
+	c.count(w)
+	return w
+}
+
+// count and discount keep out; mu is held.
+func (c *crew) count(w *worker) {
+	w.place = len(c.out)
+	c.out = append(c.out, w)
+}
+
+func (c *crew) discount(w *worker) {
+	if w.place < 0 {
+		return
+	}
+	n := len(c.out) - 1
+	c.out[w.place] = c.out[n]
+	c.out[w.place].place = w.place
+	c.out[n] = nil
+	c.out = c.out[:n]
+	w.place = -1
+}
+
+// take takes the oldest desk of the line, nil if there is none; mu is held.
+func (c *crew) take() *desk {
+	if c.first == len(c.line) {
+		return nil
+	}
+	d := c.line[c.first]
+	c.line[c.first] = nil
+	if c.first++; c.first == len(c.line) {
+		c.line, c.first = c.line[:0], 0
+	}
+	c.taken++
+	return d
+}
+
+// fill hires for desks in line as long as hands are free, and returns what is to be
+// handed out once mu is released.
+func (c *crew) fill() (ws []*worker, ds []*desk) {
+	for len(c.out) < c.hands {
+		d := c.take()
+		if d == nil {
+			break
+		}
+		ws, ds = append(ws, c.hire()), append(ds, d)
+	}
+	return ws, ds
+}
+
+func hand(ws []*worker, ds []*desk) {
+	for i, w := range ws {
+		w.desk <- ds[i]
+	}
+}
+
+// arm starts the watch; mu is held.
+func (c *crew) arm() {
+	c.armed, c.seen = true, c.taken
+	if c.watch == nil {
+		c.watch = time.AfterFunc(watchEvery, c.look)
+		return
+	}
+	c.watch.Reset(watchEvery)
+}
+
+// look is the watch: see crew.
+func (c *crew) look() {
+	c.mu.Lock()
+	if c.first == len(c.line) {
+		c.armed = false
+		c.mu.Unlock()
+		return
+	}
+	if c.taken == c.seen {
+		for len(c.out) > 0 {
+			c.discount(c.out[len(c.out)-1])
+		}
+	}
+	ws, ds := c.fill()
+	c.arm()
+	c.mu.Unlock()
+	hand(ws, ds)
+}
+
+// aside tells that the worker is going to wait for something else than a
+// processor; its place goes to another. It is counted again when it is back.
+func (w *worker) aside() {
+	c := w.crew
+	c.mu.Lock()
+	c.discount(w)
+	ws, ds := c.fill()
+	c.mu.Unlock()
+	hand(ws, ds)
 }
 
 // stackHeld keeps a waiting goroutine's stack in use, because the garbage
@@ -49,23 +200,51 @@ const stackHeld = 20 << 10
 //go:noinline
 func (w *worker) run(deep *[stackHeld]byte) {
 	for d := range w.desk {
-		deep[0]++ // the array is in use up to here
-		d.serve()
-		if !w.crew.rest(w) {
-			return
+		for d != nil {
+			deep[0]++ // the array is in use up to here
+			d.worker = w
+			d.serve()
+			next, ahead, stays := w.crew.next(w)
+			if !stays {
+				return
+			}
+			// While d is served the lines of those after it arrive.
+			if h := hot(ahead[0]); h != nil {
+				h.Prefetch()
+			}
+			if h := hot(ahead[1]); h != nil {
+				h.PrefetchList()
+			}
+			d = next
 		}
 	}
 }
 
-// rest takes a worker back. It reports false when there are enough.
-func (c *crew) rest(w *worker) bool {
+func hot(d *desk) *engine.Hot {
+	if d == nil {
+		return nil
+	}
+	return d.hot.Load()
+}
+
+// next gives a worker who has served a desk the next one, and tells who comes after
+// it, or takes the worker back. It reports false when there are enough idle ones.
+func (c *crew) next(w *worker) (d *desk, ahead [2]*desk, stays bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.discount(w)
+	if len(c.out) < c.hands {
+		if d = c.take(); d != nil {
+			c.count(w)
+			copy(ahead[:], c.line[c.first:])
+			return d, ahead, true
+		}
+	}
 	if c.closed || len(c.idle) >= maxIdleWorkers {
-		return false
+		return nil, ahead, false
 	}
 	c.idle = append(c.idle, w)
-	return true
+	return nil, ahead, true
 }
 
 // trim lets the idle goroutines go.
@@ -82,6 +261,9 @@ func (c *crew) trim() {
 func (c *crew) close() {
 	c.mu.Lock()
 	c.closed = true
+	if c.watch != nil {
+		c.watch.Stop()
+	}
 	c.mu.Unlock()
 	c.trim()
 }

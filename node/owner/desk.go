@@ -27,9 +27,10 @@ type desk struct {
 	memory   atomic.Int64  // bytes its session uses, as last measured
 	pages    atomic.Uint32 // size of the open facet
 	current  atomic.Pointer[service.Call]
-	engine   atomic.Pointer[engine.DB] // to interrupt it
-	todo     atomic.Uint32             // bits of todo, see post
-	token    atomic.Bool               // the sweeper gave it leave to hibernate
+	engine   atomic.Pointer[engine.DB]  // to interrupt it
+	todo     atomic.Uint32              // bits of todo, see post
+	hot      atomic.Pointer[engine.Hot] // what to have in the cache when it is served
+	token    atomic.Bool                // the sweeper gave it leave to hibernate
 	wakeFn   func()
 	canceled func() bool // whether the call that runs was given up
 
@@ -52,6 +53,7 @@ type desk struct {
 	ended   [recentTx]endedTx
 	endedAt int
 	closing bool
+	worker  *worker     // who serves
 	retryAt int64       // coarse time before which no checkpoint is tried again
 	dead    facet.Epoch // epoch of a session that died; it is never used again
 }
@@ -158,6 +160,9 @@ func (d *desk) wake() {
 func (d *desk) serve() {
 	for {
 		if bits := d.todo.Swap(0); bits != 0 {
+			if bits&^(todoResume|todoSweep) != 0 {
+				d.worker.aside() // it may wait for the disk
+			}
 			if d.handle(bits) {
 				return
 			}
@@ -168,6 +173,7 @@ func (d *desk) serve() {
 		call, j, more, leaves := d.pick()
 		switch {
 		case j != nil:
+			d.worker.aside()
 			d.runJob(j)
 		case call != nil:
 			d.run(call)
@@ -243,6 +249,9 @@ func (d *desk) rest() {
 	if s := d.session; s != nil && d.tx == nil {
 		s.db.Park()
 		d.measure()
+		if h := s.db.Hot(); h != d.hot.Load() {
+			d.hot.Store(h)
+		}
 	}
 }
 
@@ -304,6 +313,7 @@ func (d *desk) run(call *service.Call) {
 		}
 	}
 	if d.session == nil {
+		d.worker.aside()
 		empty, err := d.open(call)
 		if err != nil {
 			d.answer(call, err)
@@ -371,30 +381,34 @@ func (d *desk) sweep() {
 // and empty is true.
 func (d *desk) open(call *service.Call) (empty bool, err error) {
 	row, ok := d.m.opts.Placement.Lookup(d.name)
-	if !ok {
-		// It may have been made elsewhere, and written to, a moment ago.
-		ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
-		row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name)
-		cancel()
-		if err != nil {
-			return false, fmt.Errorf("look %s up: %w", d.name, err)
-		}
+	if ok {
+		return false, d.activate(row)
 	}
-	if !ok {
-		d.current.Store(call)
-		writes, err := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
-		d.current.Store(nil)
-		if !writes {
-			d.answer(call, err)
-			return true, nil
-		}
+	base := len(call.Response.Result)
+	d.current.Store(call)
+	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
+	d.current.Store(nil)
+	if writes {
 		ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
 			return false, fmt.Errorf("create %s: %w", d.name, err)
 		}
 		d.m.created.Add(1)
+		return false, d.activate(row)
 	}
+	// It may have been made elsewhere, and written to, a moment ago: the answer from
+	// an empty database counts only if it was not.
+	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+	defer cancel()
+	if row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name); err != nil {
+		return false, fmt.Errorf("look %s up: %w", d.name, err)
+	}
+	if !ok {
+		d.answer(call, answer)
+		return true, nil
+	}
+	call.Response = facet.Response{Result: call.Response.Result[:base]}
 	return false, d.activate(row)
 }
 
@@ -424,6 +438,7 @@ func (d *desk) closeSession() {
 	s := d.session
 	d.session = nil
 	d.engine.Store(nil)
+	d.hot.Store(nil)
 	s.close()
 	d.m.active.Add(-1)
 	d.m.grew(-d.memory.Swap(0))

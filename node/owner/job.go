@@ -69,13 +69,13 @@ func (d *desk) runJob(j *job) {
 		}
 	}
 	if j.closed && d.session != nil {
-		err := d.session.awaitCommitted()
-		if d.bury(); d.session != nil {
-			d.closeSession()
-		}
-		if err != nil {
+		err := d.session.awaitAnswered()
+		if d.bury(); err != nil {
 			j.f(nil, err)
 			return
+		}
+		if d.session != nil {
+			d.closeSession()
 		}
 	}
 	j.f(d.session, nil)
@@ -254,7 +254,7 @@ func (m *Manager) activateDetached(row *Row) error {
 	if err := d.activate(*row); err != nil {
 		return err
 	}
-	err := d.session.awaitCommitted()
+	err := d.session.awaitAnswered()
 	d.closeSession()
 	return err
 }

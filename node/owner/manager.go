@@ -28,6 +28,11 @@ type Options struct {
 	Peers Peers
 	// Lease is this process's read lease; without one every read asks a majority.
 	Lease Lease
+	// Awake has the new owner of a facet open it, and returns when it has, or ctx
+	// ends. A facet that moves is awake before its clients are sent there: else the
+	// new owner, which may hear of the move last, would send them back. Nil leaves it
+	// to the first request.
+	Awake func(ctx context.Context, row Row)
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -140,7 +145,10 @@ func (m *Manager) Stats() Stats {
 }
 
 // Trim lets go of what is only kept to be fast under load.
-func (m *Manager) Trim() { m.crew.trim() }
+func (m *Manager) Trim() {
+	m.crew.trim()
+	m.scratch.Trim()
+}
 
 // Submit queues a call. See service.Service.
 func (m *Manager) Submit(call *service.Call) {

@@ -99,7 +99,8 @@ type Placement interface {
 	// Bind leads the name to row instead of to old, if it still leads to old (rule
 	// R49). A zero old wants the name to be free.
 	Bind(ctx context.Context, name facet.Name, old, row Row) error
-	// Delete raises the epoch without an owner (rule R47).
+	// Delete raises the epoch without an owner (rule R47), and says that this process
+	// serves the facet no more.
 	Delete(ctx context.Context, row Row) error
 	// Tomb takes the row away for good.
 	Tomb(ctx context.Context, id facet.Incarnation) error

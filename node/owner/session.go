@@ -160,11 +160,14 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 	if g.wrote {
 		return s.core.Write(g.gate.Seen)
 	}
-	v := s.core.Read(g.gate, 0, 0)
-	if v == quorum.Confirm && s.d.m.lease.Valid() {
+	v := s.core.Read(quorum.ReadGate{Seen: g.gate.Seen}, 0, 0)
+	switch {
+	case v != quorum.Confirm:
+		return v
+	case s.d.m.lease.Valid():
 		return quorum.Send
 	}
-	return v
+	return s.core.Read(g.gate, 0, 0)
 }
 
 // open collects what may leave now in released. mu is held.
@@ -246,12 +249,30 @@ func (s *session) onCommitted(f func(error)) {
 	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: true, f: f})
 }
 
-// awaitCommitted is onCommitted for who can wait: milliseconds, unless a majority
-// is gone.
-func (s *session) awaitCommitted() error {
+// awaitAnswered waits until everything shipped is committed and every answer has
+// left: milliseconds, unless a majority is gone. It gives up after settleTimeout, or
+// when the manager is out of time; then the session is as it was, or dead.
+func (s *session) awaitAnswered() error {
 	done := make(chan error, 1)
 	s.onCommitted(func(err error) { done <- err })
-	return <-done
+	timeout := time.NewTimer(settleTimeout)
+	defer timeout.Stop()
+	late := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answers; try again when one does", s.d.name)
+	for reads := false; ; reads = true {
+		select {
+		case err := <-done:
+			if err != nil || reads {
+				return err
+			}
+		case <-timeout.C:
+			return late
+		case <-s.d.m.ctx.Done():
+			s.die(errClosing)
+			return errClosing
+		}
+		// A read that joins last is answered last.
+		s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { done <- err }})
+	}
 }
 
 func (s *session) isDead() bool { return s.whyDead() != nil }
@@ -308,7 +329,6 @@ func (s *session) close() {
 func (s *session) stop() {
 	s.d.m.sessions.remove(s)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stopped = true
 	if s.timer != nil {
 		s.timer.Stop()
@@ -316,6 +336,14 @@ func (s *session) stop() {
 	if s.filling != nil {
 		close(s.filling)
 		s.filling = nil
+	}
+	rest := append(s.waiting, s.unconfirmed...)
+	s.waiting, s.unconfirmed = nil, nil
+	s.mu.Unlock()
+	// Sessions are closed when everything is answered, or dead: this is for answers
+	// that came between.
+	for i := range rest {
+		rest[i].finish(unknown(errClosing))
 	}
 }
 

@@ -137,7 +137,8 @@ func (s *session) shipTo(a *quorum.Action) {
 	if s.batch, here = s.recent.from(s.batch[:0], a.Seq, a.To); !here {
 		m.catching, m.catchAt, m.catchTo = true, a.Seq, a.To
 		s.mu.Unlock()
-		s.d.m.wg.Go(func() { s.catchUp(a.Slot) })
+		slot := a.Slot // a is used again for other actions
+		s.d.m.wg.Go(func() { s.catchUp(slot) })
 		return
 	}
 	s.mu.Unlock()

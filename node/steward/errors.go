@@ -18,8 +18,8 @@ var (
 	ErrNoNode = errors.New("no such node")
 	// ErrNoOperation says that no such operation is known to this leader.
 	ErrNoOperation = errors.New("no such operation")
-	// ErrConflict says that the node is being decommissioned: that must be
-	// cancelled first.
+	// ErrConflict says that the node is being decommissioned: it must be undrained
+	// first.
 	ErrConflict = errors.New("node is being decommissioned")
 	// ErrTooFewNodes says that too few nodes would stay to keep every facet as
 	// often as is wanted.

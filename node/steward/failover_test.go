@@ -115,7 +115,7 @@ func TestEntryOfTheDead(t *testing.T) {
 		s := w.steward(nil)
 		s.Lead(1)
 		w.kill("n1")
-		time.Sleep(time.Minute)
+		time.Sleep(65 * time.Second) // no scan is near
 		w.create(0, 3, 3, ids(1, 3)...)
 		w.eventually("n1 owns nothing", 100*time.Millisecond, func() bool { return w.owned()["n1"] == 0 })
 	})

@@ -20,8 +20,7 @@ const (
 	// workers wait for slow nodes, and an operator cannot follow more.
 	MaxRunning = 16
 
-	// MaxRate bounds Request.Rate: more than any cluster can move, and a nanosecond
-	// can still be told from none.
+	// MaxRate bounds Request.Rate: more than any cluster can move.
 	MaxRate = 100_000
 
 	// maxMessage bounds the text an operation carries.

@@ -214,7 +214,7 @@ func (l *loop) goOn(v *view, r Request) {
 	repaired := r.Kind == Repair && last.Status == Completed
 	rested := v.now.Sub(last.Ended) >= resumeAfter || !last.Ended.After(l.moved) // it may do better now
 	switch {
-	case known && last.Status == Running:
+	case known && last.Status == Running, s.reserved(r.Node):
 		return
 	case known && !repaired && !rested && last.Status != Interrupted:
 		return

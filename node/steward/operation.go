@@ -118,6 +118,7 @@ func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 		return Operation{}, fmt.Errorf("start %s: %w", r.Kind, err)
 	}
 	if state, ok := states[r.Kind]; ok && !r.DryRun {
+		defer s.reserve(r.Node)()
 		if err := t.setNode(ctx, r.Node, state); err != nil {
 			return Operation{}, fmt.Errorf("start %s of %s: %w", r.Kind, r.Node, err)
 		}
@@ -136,6 +137,27 @@ func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 		return Operation{}, fmt.Errorf("start %s: %w", r.Kind, err)
 	}
 	return o, nil
+}
+
+// reserve keeps the loop from beginning an operation about a node until the function
+// it returns is called.
+func (s *Steward) reserve(node cluster.NodeID) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun[node]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.begun[node]--; s.begun[node] == 0 {
+			delete(s.begun, node)
+		}
+	}
+}
+
+func (s *Steward) reserved(node cluster.NodeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun[node] > 0
 }
 
 // check tells whether a request can be begun.
@@ -268,7 +290,7 @@ func (t *term) begin(r Request, auto bool) (Operation, error) {
 			continue
 		}
 		if o.is(r) {
-			o.Auto = o.Auto && auto // the loop may have seen the request first
+			o.Auto = o.Auto && auto
 			return o.Operation, nil
 		}
 		running++

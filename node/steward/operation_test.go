@@ -108,6 +108,32 @@ func TestDrainGoesOn(t *testing.T) {
 	})
 }
 
+// TestOperationsMeet: a drain, a repair and a rebalance at once want to move the same
+// facets, and never ask for one at the same time.
+func TestOperationsMeet(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start("", ids(1, 6)...)
+		w.create(0, 300, 3, ids(1, 3)...)
+		s := w.steward(func(c *Config) { c.Rate = 10000 })
+		s.Lead(1)
+		w.kill("n2")
+		var started []Operation
+		for _, r := range []Request{{Kind: Drain, Node: "n1"}, {Kind: Repair}, {Kind: Rebalance}} {
+			o, err := s.Start(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			started = append(started, o)
+		}
+		for _, o := range started {
+			if o = w.ends(s, o.ID, time.Minute); o.Status == Running || o.Done == 0 {
+				t.Errorf("%+v", o)
+			}
+		}
+		w.eventually("n2 is replaced and n1 owns nothing", 5*time.Minute, func() bool { return w.sound() && w.owned()["n1"] == 0 })
+	})
+}
+
 // TestRefusals: what is refused for a moment is tried again; what is refused for
 // long is failed, with the reason, and the operation comes back to it.
 func TestRefusals(t *testing.T) {
@@ -299,8 +325,8 @@ func TestDecommissionByForce(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || o.Rate != 10 {
-			t.Errorf("%+v", o)
+		if o = w.ends(s, o.ID, time.Minute); o.Status != Completed || o.Rate != 10 || o.Auto || len(s.List()) != 1 {
+			t.Errorf("%+v", s.List())
 		}
 		if took := time.Since(start); took < 11*time.Second || took > 13*time.Second {
 			t.Errorf("30 owners and 90 sets at 10 a second took %v", took)

@@ -123,6 +123,27 @@ func TestRepairWithoutNodes(t *testing.T) {
 	})
 }
 
+// TestChangeThatCannotEnd: new members die before a change of the set is activated;
+// it is taken back, and another one made.
+func TestChangeThatCannotEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start("", ids(1, 7)...)
+		w.create(0, 1, 3, ids(1, 3)...)
+		f, _ := w.table.ByIncarnation(facetID(0))
+		next, _ := placement.NewSet(f.Active.Members()[0], placement.Member{Node: "n4", Store: w.nodes["n4"].store},
+			placement.Member{Node: "n5", Store: w.nodes["n5"].store})
+		w.must(placement.Acquire{Incarnation: f.Incarnation, Owner: f.Owner, Expected: f.Epoch, Set: next, Released: f.Owner.Boot})
+		s := w.steward(nil)
+		s.Lead(1)
+		w.kill("n4", "n5")
+		w.must(placement.SetNode{Node: "n2", State: placement.NodeDecommissioning})
+		w.eventually("n2 keeps nothing", 10*time.Second, func() bool { return w.held()["n2"] == 0 && w.sound() })
+		if f, _ = w.table.ByIncarnation(facetID(0)); !f.Active.Has("n1") || !f.Active.Has("n3") || w.count().takes != 1 {
+			t.Errorf("%v after %d takeovers", f.Active, w.count().takes)
+		}
+	})
+}
+
 // TestRebalance: seven nodes of which three have everything; only what must moves,
 // pinned owners stay, and a second rebalance finds nothing to do.
 func TestRebalance(t *testing.T) {

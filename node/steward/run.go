@@ -228,14 +228,14 @@ func (w *workers) count(ctx context.Context, id facet.Incarnation, err error) {
 	w.t.s.log.Debug("move facet", "operation", w.o.ID, "incarnation", id.String(), "error", err)
 }
 
-// advance takes the steps of one facet to where the stage wants it.
+// advance takes the steps of one facet to where the stage wants it. Every plan goes
+// on wanting until its set is activated, so no change is left half done.
 func (w *workers) advance(ctx context.Context, id facet.Incarnation) error {
 	t := w.t
 	if !t.claim(id) {
 		return errElsewhere
 	}
 	defer t.unclaim(id)
-	changing := false // a set was ordered, and has to be activated
 	for range maxSteps {
 		f, ok := t.s.cfg.Table.ByIncarnation(id)
 		if !ok {
@@ -245,11 +245,7 @@ func (w *workers) advance(ctx context.Context, id facet.Incarnation) error {
 		if v.superseded(w.o) {
 			return errSuperseded
 		}
-		p := w.st.want(v, &f)
-		if p.need == nothing && changing && pending(&f) {
-			p = plan{need: wanted, owner: f.Owner.Node, set: f.Next}
-		}
-		s := v.next(&f, p)
+		s := v.next(&f, w.st.want(v, &f))
 		switch s.kind {
 		case stepDone:
 			return nil
@@ -273,7 +269,6 @@ func (w *workers) advance(ctx context.Context, id facet.Incarnation) error {
 		if err := t.order(ctx, s.to, s.order); err != nil {
 			return err
 		}
-		changing = changing || !s.order.Set.IsZero()
 		if now, ok := t.s.cfg.Table.ByIncarnation(id); ok && now.Index == f.Index {
 			return errUnchanged
 		}

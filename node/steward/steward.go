@@ -24,7 +24,10 @@ type Steward struct {
 	closed bool         // guarded by mu
 	ops    []*operation // guarded by mu; the oldest first
 	drawn  int          // guarded by mu; numbers the operations of this process
-	found  found        // guarded by mu; what the last scan saw
+	// begun counts the Starts under way about a node. The loop leaves such a node to
+	// them: it would begin the same operation without what was asked for.
+	begun map[cluster.NodeID]int // guarded by mu
+	found found                  // guarded by mu; what the last scan saw
 
 	takenOver, refused, finished, scans atomic.Uint64
 }
@@ -61,7 +64,7 @@ func New(cfg Config) (*Steward, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	return &Steward{cfg: cfg, log: cfg.Logger}, nil
+	return &Steward{cfg: cfg, log: cfg.Logger, begun: map[cluster.NodeID]int{}}, nil
 }
 
 // Lead begins a term: this node leads placement in it and has applied everything

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -51,6 +52,39 @@ func TestIdleScans(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if n := s.Stats().Scans; n > 3 { // the first, one after the nodes were new, one when stores ripen
 			t.Errorf("%d scans of a table that did not change", n)
+		}
+	})
+}
+
+// slowLives asks a second time while the first answer is on its way.
+type slowLives struct {
+	Lives
+	between func()
+}
+
+func (l *slowLives) Dead() ([]cluster.NodeID, <-chan struct{}) {
+	dead, changed := l.Lives.Dead()
+	if f := l.between; f != nil {
+		l.between = nil
+		f()
+	}
+	return dead, changed
+}
+
+// TestViewsInOrder: a view begun before another one does not take its place.
+func TestViewsInOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start("", ids(1, 3)...)
+		lives := &slowLives{Lives: w}
+		s := w.steward(func(c *Config) { c.Lives = lives })
+		tm := &term{s: s}
+		lives.between = func() {
+			w.kill("n1")
+			tm.look()
+		}
+		tm.look()
+		if tm.view.Load().nodes["n1"].alive {
+			t.Error("the older view counts")
 		}
 	})
 }

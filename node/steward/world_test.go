@@ -199,6 +199,9 @@ func (w *world) propose(ctx context.Context, term uint64, cmds ...placement.Comm
 		}
 	}
 	res := w.apply(cmds...)
+	if _, ok := cmds[0].(placement.SetNode); ok {
+		_ = wait(ctx, time.Millisecond) // others see it before who proposed it
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if took {
@@ -249,6 +252,28 @@ func (w *world) quorum(s placement.Set) bool {
 		}
 	}
 	return n > s.Len()/2
+}
+
+// desk gives the orders of one steward, and checks that it never asks for two things
+// about a facet at a time.
+type desk struct {
+	w     *world
+	about map[facet.Incarnation]bool // guarded by w.mu
+}
+
+func (d *desk) Order(ctx context.Context, to cluster.NodeID, o Order) error {
+	d.w.mu.Lock()
+	if d.about[o.Incarnation] {
+		d.w.t.Errorf("two orders about %v at a time", o.Incarnation)
+	}
+	d.about[o.Incarnation] = true
+	d.w.mu.Unlock()
+	defer func() {
+		d.w.mu.Lock()
+		delete(d.about, o.Incarnation)
+		d.w.mu.Unlock()
+	}()
+	return d.w.Order(ctx, to, o)
 }
 
 // Order is what an owner does when it is asked: take the facet back after a
@@ -380,7 +405,7 @@ func wait(ctx context.Context, d time.Duration) error {
 // steward makes the steward of a node; it is closed when the test ends.
 func (w *world) steward(change func(*Config)) *Steward {
 	w.t.Helper()
-	cfg := Config{Table: w.table, Propose: w.propose, Lives: w, Orders: w, Finish: w.finish, RemoveMember: w.remove}
+	cfg := Config{Table: w.table, Propose: w.propose, Lives: w, Orders: &desk{w: w, about: map[facet.Incarnation]bool{}}, Finish: w.finish, RemoveMember: w.remove}
 	if change != nil {
 		change(&cfg)
 	}

@@ -227,15 +227,26 @@ func modify(resp *http.Response) error {
 	return nil
 }
 
-// stalling gives every write to the client its own deadline.
+// stalling gives every write to the client its own deadline, and takes it back, for
+// an HTTP/2 stream ends at a deadline even when nothing is being written.
 type stalling struct {
 	http.ResponseWriter
 	rc *http.ResponseController
 }
 
 func (s *stalling) Write(p []byte) (int, error) {
-	_ = s.rc.SetWriteDeadline(time.Now().Add(stallTimeout)) // a recorder in a test has none
+	defer s.watch()()
 	return s.ResponseWriter.Write(p)
+}
+
+func (s *stalling) FlushError() error {
+	defer s.watch()()
+	return s.rc.Flush()
+}
+
+func (s *stalling) watch() (done func()) {
+	_ = s.rc.SetWriteDeadline(time.Now().Add(stallTimeout)) // a recorder in a test has none
+	return func() { _ = s.rc.SetWriteDeadline(time.Time{}) }
 }
 
 func (s *stalling) Unwrap() http.ResponseWriter { return s.ResponseWriter }
