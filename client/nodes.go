@@ -123,12 +123,15 @@ func (c *Client) follow(name facet.Name, n *node, e *facet.Error) (next *node, s
 }
 
 // elsewhere chooses the node of the next try after one that brought no redirect:
-// the same when it answered, another when it could not be reached or is leaving.
+// the same when it answered, another when it could not be reached, is leaving, or
+// lost the facet before the answer was certain.
 func (c *Client) elsewhere(name facet.Name, n *node, st stage, code facet.Code) *node {
 	switch {
 	case st != answered:
 		c.owners.lose(name, n)
 		c.survey()
+	case code == facet.CodeUnknownOutcome:
+		c.owners.lose(name, n)
 	case code != facet.CodeUnavailable:
 		return n
 	}

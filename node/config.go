@@ -158,7 +158,7 @@ func (c *Config) validate() error {
 	if c.FacetBytes < 64*facet.PageSize || c.FacetBytes/facet.PageSize > facet.MaxPages {
 		bad("facet size limit %d is not between %d and %d bytes", c.FacetBytes, 64*facet.PageSize, int64(facet.MaxPages)*facet.PageSize)
 	}
-	if c.LogBudget < 16<<20 {
+	if c.LogBudget < 16<<20 && c.Platform == nil {
 		bad("commit log budget %d is less than 16 MiB", c.LogBudget)
 	}
 	if c.MemoryBudget < 16<<20 {

@@ -132,7 +132,7 @@ func (n *Node) openStores() (err error) {
 	var report replica.Report
 	n.replicas, report, err = replica.Open(replica.Options{
 		FS: n.cfg.Platform.FS, Dir: "data", StoreID: [16]byte(n.dir.store),
-		LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
+		Log: n.cfg.Platform.Log, LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open replica store: %w", err)
@@ -160,6 +160,7 @@ func (n *Node) openOwners() (err error) {
 		Placement: n.rows,
 		Store:     n.replicas,
 		Lease:     n.holder,
+		Awake:     n.awake,
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,

@@ -16,6 +16,12 @@ const (
 	// resolution of IdleAfter.
 	sweepEvery = time.Second
 
+	// forsakenAfter is after how many sweeps without an answer a session on a node
+	// without a lease gives up: later than others may own the facet, which is when
+	// the lease is over. Sweeps and not a time, so that a process that was stopped
+	// for long has time to hear of its members.
+	forsakenAfter = 3
+
 	// maxHibernating bounds the checkpoints of idle facets under way at a time. It
 	// is what lets their syncs be shared without starving the log.
 	maxHibernating = 128
@@ -62,6 +68,10 @@ const (
 	// restAnyway is how many times IdleAfter a facet stays open for a member that
 	// does not catch up.
 	restAnyway = 4
+
+	// awakeTimeout bounds how long requests of a facet that moved are held back until
+	// its new owner is ready for them.
+	awakeTimeout = 2 * time.Second
 
 	// leaveAtOnce bounds the facets handed over at a time by a node that stops: enough
 	// to share syncs and entries of the placement log.

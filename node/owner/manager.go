@@ -28,6 +28,11 @@ type Options struct {
 	Peers Peers
 	// Lease is this process's read lease; without one every read asks a majority.
 	Lease Lease
+	// Awake has the new owner of a facet open it, and returns when it has, or ctx
+	// ends. A facet that moves is awake before its clients are sent there: else the
+	// new owner, which may hear of the move last, would send them back. Nil leaves it
+	// to the first request.
+	Awake func(ctx context.Context, row Row)
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -221,6 +226,7 @@ func (m *Manager) sweep() {
 		case <-m.ctx.Done():
 			return
 		case <-tick.C:
+			m.forsake()
 		case <-m.pressure:
 		}
 		now := m.opts.Now().UnixNano()

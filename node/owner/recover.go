@@ -186,7 +186,7 @@ func (s *session) recover(ctx context.Context) error {
 		}
 		select {
 		case <-s.turn:
-		case <-ctx.Done():
+		case <-ctx.Done(): // R25
 			err := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name)
 			s.die(err)
 			return err

@@ -51,6 +51,9 @@ type session struct {
 	blocked     bool           // the desk waits for room in the window
 	filling     chan struct{}  // closed when the learners are full, or with unfilled set
 	unfilled    bool           // the session ended first
+	let         uint64         // answers that waited and were let go
+	letThen     uint64         // let when forsaken looked last
+	quiet       int            // times in a row that forsaken saw nothing move
 
 	timer   *time.Timer
 	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
@@ -176,16 +179,19 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 	if g.wrote {
 		return s.core.Write(g.gate.Seen)
 	}
-	v := s.core.Read(g.gate, 0, 0)
-	waits := v == quorum.Confirm || v == quorum.Hold && g.gate.Ticket != 0
-	if waits && s.d.m.lease.Valid() {
+	v := s.core.Read(quorum.ReadGate{Seen: g.gate.Seen}, 0, 0)
+	switch {
+	case v != quorum.Confirm:
+		return v
+	case s.d.m.lease.Valid():
 		return quorum.Send
 	}
-	return v
+	return s.core.Read(g.gate, 0, 0)
 }
 
 // open collects what may leave now in released. mu is held.
 func (s *session) open() {
+	defer func() { s.let += uint64(len(s.released)) }()
 	i := 0
 	for ; i < len(s.waiting); i++ {
 		g := &s.waiting[i]

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -189,6 +190,36 @@ func (m *Manager) redial() {
 			m.away.back(node)
 		}
 	}
+}
+
+// errForsaken is why a session dies that nobody answers any more.
+var errForsaken = errors.New("neither a majority of its replicas nor the placement leader answers")
+
+// forsake ends the sessions that wait for replicas in vain on a node whose lease is
+// over: this node is cut off, and others own its facets, or may. Writes are not
+// bound to leases (rule R41), so nobody else tells it, and callers who reach this
+// node only through an open connection would wait for as long as it is cut off.
+// The sweeper calls it every sweepEvery.
+func (m *Manager) forsake() {
+	leased := m.lease.Valid()
+	m.sessions.each(func(s *session) { s.forsake(leased) })
+}
+
+func (s *session) forsake(leased bool) {
+	s.mu.Lock()
+	waits := len(s.waiting)+len(s.unconfirmed) > 0 &&
+		s.core.Acknowledged(s.core.Self()) >= s.core.Last() // else it is the own log that is late, see stalled
+	if leased || !waits || s.stopped || s.core.State() != quorum.Active || s.let != s.letThen {
+		s.quiet, s.letThen = 0, s.let
+		s.mu.Unlock()
+		return
+	}
+	if s.quiet++; s.quiet < forsakenAfter {
+		s.mu.Unlock()
+		return
+	}
+	s.core.Die(errForsaken)
+	s.run()
 }
 
 // lacking remembers facets that went to rest while a member could not be reached:
