@@ -21,6 +21,21 @@ func (s *Session) Caught() bool {
 	return true
 }
 
+// Lagging reports whether a member that can be reached is being filled, or is so far
+// behind that it would have to be if the log were compacted now.
+func (s *Session) Lagging() bool {
+	for i := range s.n {
+		m := &s.slots[i]
+		if m.role&(roleNext|roleLearner) == 0 || m.down || s.barrier == 0 {
+			continue
+		}
+		if m.progress == filling || m.match+MaxShip < s.last {
+			return true
+		}
+	}
+	return false
+}
+
 // Lacking reports whether a slot is known to lack something of what is committed,
 // or cannot be asked.
 func (s *Session) Lacking(slot int) bool {
