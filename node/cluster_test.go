@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ type fleet struct {
 	join  []string
 }
 
-// ports gives addresses that were free a moment ago.
+// freePorts gives addresses that were free a moment ago.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
@@ -77,10 +78,13 @@ func (f *fleet) open(id cluster.NodeID, expect int) (*node.Node, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	p := f.ports[id]
+	p, join := f.ports[id], f.join
+	if len(f.ports) == 1 {
+		join = nil // a cluster of its own
+	}
 	return node.Open(ctx, node.Config{
 		ID: id, Dir: filepath.Join(f.dir, string(id)), Listen: p[0], PeerListen: p[1], GossipListen: p[2],
-		Join: f.join, BootstrapExpect: expect, Insecure: true, Logger: log,
+		Join: join, BootstrapExpect: expect, Insecure: true, Logger: log,
 	})
 }
 
@@ -98,20 +102,124 @@ func (f *fleet) stop() {
 	wg.Wait()
 }
 
+// eventually asks until ok, for what the nodes do by themselves.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(60 * time.Second)
+	defer deadline.Stop()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for !ok() {
+		select {
+		case <-again.C:
+		case <-deadline.C:
+			t.Fatalf("%s: not within a minute", what)
+		}
+	}
+}
+
+// TestThreeNodes writes at every node and reads at every other: a node that is not
+// the owner sends the client there, and a facet one node has just made is no empty
+// database at the others.
 func TestThreeNodes(t *testing.T) {
-	began := time.Now()
 	f := newFleet(t, 3)
-	t.Logf("formed after %v", time.Since(began))
-	for i := range 5 {
+	for i := range 6 {
 		name := fmt.Sprintf("acme/f%d", i)
 		for id, nd := range f.nodes {
-			for _, sql := range []string{"CREATE TABLE IF NOT EXISTS t (v)", "INSERT INTO t VALUES (1)", "SELECT count(*) FROM t"} {
-				began := time.Now()
-				status, out := call(t, nd, "POST", "/v1/db/"+name+"/exec", `{"sql":"`+sql+`"}`)
-				t.Logf("%s at %s: %d %s after %v", name, id, status, out, time.Since(began))
+			exec(t, nd, name, "CREATE TABLE IF NOT EXISTS t (v)")
+			exec(t, nd, name, "INSERT INTO t VALUES (?)", string(id))
+			for other, nd := range f.nodes {
+				if out := exec(t, nd, name, "SELECT v FROM t"); !strings.Contains(out, `"`+string(id)+`"`) {
+					t.Errorf("%s does not see the write at %s: %s", other, id, out)
+				}
 			}
 		}
 	}
-	status, out := call(t, f.nodes["n1"], "GET", "/v1/cluster", "")
-	t.Log(status, out)
+	for id, nd := range f.nodes {
+		status, out := call(t, nd, "GET", "/v1/facets/acme/f0", "")
+		if status != 200 || !strings.Contains(out, `"replicas":["n1","n2","n3"]`) {
+			t.Errorf("%s: %d %s", id, status, out)
+		}
+		if status, out := call(t, nd, "GET", "/v1/facets/acme/nothing", ""); status != 404 {
+			t.Errorf("%s: %d %s", id, status, out)
+		}
+	}
+}
+
+// TestMove hands a facet round, with a write after each step.
+func TestMove(t *testing.T) {
+	f := newFleet(t, 3)
+	n1 := f.nodes["n1"]
+	exec(t, n1, "acme/a", "CREATE TABLE t (v)")
+	for i := range 6 {
+		to := fmt.Sprintf("n%d", i%3+1)
+		status, out := call(t, n1, "POST", "/v1/facets/acme/a/move", `{"to":"`+to+`"}`)
+		if status != 200 || !strings.Contains(out, `"owner":"`+to+`"`) {
+			t.Fatalf("move to %s: %d %s", to, status, out)
+		}
+		exec(t, f.nodes[cluster.NodeID(to)], "acme/a", "INSERT INTO t VALUES (?)", i)
+	}
+	if out := exec(t, n1, "acme/a", "SELECT count(*) AS n FROM t"); !strings.Contains(out, `"n":6`) {
+		t.Fatal(out)
+	}
+}
+
+// TestStop stops one node in an orderly way: its facets are served by the others at
+// once, and by itself again when it is back.
+func TestStop(t *testing.T) {
+	f := newFleet(t, 3)
+	const facets = 12
+	for i := range facets {
+		exec(t, f.nodes["n1"], fmt.Sprintf("acme/f%d", i), "CREATE TABLE t (v)")
+	}
+	stop(t, f.nodes["n2"])
+	delete(f.nodes, "n2")
+	for i := range facets {
+		eventually(t, "a write without n2", func() bool {
+			status, _ := call(t, f.nodes["n3"], "POST", fmt.Sprintf("/v1/db/acme/f%d/exec", i), `{"sql":"INSERT INTO t VALUES (1)"}`)
+			return status == 200
+		})
+	}
+	nd, err := f.open("n2", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.nodes["n2"] = nd
+	for i := range facets {
+		if out := exec(t, nd, fmt.Sprintf("acme/f%d", i), "SELECT count(*) AS n FROM t"); !strings.Contains(out, `"n":1`) {
+			t.Fatal(out)
+		}
+	}
+}
+
+// TestGrow begins with one node and goes on with three: every facet gets two more
+// replicas by itself.
+func TestGrow(t *testing.T) {
+	f := newFleet(t, 1)
+	const facets = 20
+	for i := range facets {
+		exec(t, f.nodes["n1"], fmt.Sprintf("acme/f%d", i), "CREATE TABLE t (v)")
+		exec(t, f.nodes["n1"], fmt.Sprintf("acme/f%d", i), "INSERT INTO t VALUES (?)", i)
+	}
+	p := freePorts(t, 6)
+	for k, id := range []cluster.NodeID{"n2", "n3"} {
+		f.ports[id] = [3]string(p[3*k : 3*k+3])
+		nd, err := f.open(id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.nodes[id] = nd
+	}
+	if status, out := call(t, f.nodes["n2"], "POST", "/v1/operations", `{"kind":"repair"}`); status/100 != 2 {
+		t.Fatalf("repair: %d %s", status, out)
+	}
+	for i := range facets {
+		eventually(t, "three replicas", func() bool {
+			_, out := call(t, f.nodes["n3"], "GET", fmt.Sprintf("/v1/facets/acme/f%d", i), "")
+			return strings.Contains(out, `"replicas":["n1","n2","n3"]`) && strings.Contains(out, `"state":"active"`)
+		})
+		if out := exec(t, f.nodes["n3"], fmt.Sprintf("acme/f%d", i), "SELECT v FROM t"); !strings.Contains(out, fmt.Sprintf(`"v":%d`, i)) {
+			t.Fatal(out)
+		}
+	}
 }

@@ -160,6 +160,7 @@ func (n *Node) openOwners() (err error) {
 		Placement: n.rows,
 		Store:     n.replicas,
 		Lease:     n.holder,
+		Awake:     n.awake,
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,

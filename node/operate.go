@@ -31,46 +31,54 @@ func (n *Node) obey(ctx context.Context, o steward.Order) error {
 	if n.acks.owners.Load() == nil {
 		return errors.New("the node is starting")
 	}
-	f, ok := n.table.ByIncarnation(o.Incarnation)
-	switch {
-	case !ok || gone(f):
-		return facet.Errorf(facet.CodeNotFound, "the facet is gone")
-	case f.Owner.Node != n.dir.Node && !f.Owner.IsZero():
+	f, err := n.rowOf(ctx, o)
+	if err != nil {
+		return err
+	}
+	if !f.Owner.IsZero() && f.Owner.Node != n.dir.Node {
 		return fmt.Errorf("%s is owned by node %s in epoch %v", f.Name, f.Owner.Node, f.Epoch)
-	case f.Epoch != o.Epoch && f.Epoch > o.Epoch && f.Owner.Boot == n.boot && f.ActiveEpoch == f.Epoch && !n.justTaken(f, o.Epoch):
-		return fmt.Errorf("%s is in epoch %v, the order is of epoch %v", f.Name, f.Epoch, o.Epoch)
 	}
 	switch o.Kind {
 	case steward.Wake:
 		return n.owners.Wake(ctx, f.Name)
 	case steward.Move:
-		if err := n.owners.Move(ctx, f.Name, owner.Transfer{Owner: o.Owner, Set: n.rows.members(o.Set)}); err != nil {
-			return err
+		// A facet whose epoch was raised since may have moved already. One epoch more
+		// is this node taking its own facet in a new process life.
+		if own := f.Owner.Boot == n.boot && f.Epoch == o.Epoch+1; f.Epoch != o.Epoch && !own {
+			return fmt.Errorf("%s is in epoch %v, the order is of epoch %v", f.Name, f.Epoch, o.Epoch)
 		}
-		n.wakeElsewhere(f.Incarnation)
-		return nil
+		return n.owners.Move(ctx, f.Name, owner.Transfer{Owner: o.Owner, Set: n.rows.members(o.Set)})
 	}
 	return fmt.Errorf("order of unknown kind %d", o.Kind)
 }
 
-// justTaken reports whether the epoch was raised once since the order was decided:
-// by this node itself, which took its own facet in a new process life.
-func (n *Node) justTaken(f placement.Facet, ordered facet.Epoch) bool { return f.Epoch == ordered+1 }
-
-// wakeElsewhere has the new owner of a facet open it now, so that nobody waits for
-// it, and a new replica set is activated though nobody asks for the facet.
-func (n *Node) wakeElsewhere(id facet.Incarnation) {
-	f, ok := n.table.ByIncarnation(id)
-	if !ok || f.Owner.IsZero() || gone(f) {
-		return
-	}
-	n.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, wakeTimeout)
-		defer cancel()
-		if err := n.order(ctx, f.Owner.Node, steward.Order{Kind: steward.Wake, Incarnation: id, Epoch: f.Epoch}); err != nil {
-			n.log.Debug("wake facet at its new owner", "facet", f.Name.String(), "owner", string(f.Owner.Node), "error", err)
+// rowOf waits until the table here knows the epoch an order speaks of: a new owner
+// often hears of its epoch from the old one first.
+func (n *Node) rowOf(ctx context.Context, o steward.Order) (placement.Facet, error) {
+	w := n.table.Watch()
+	defer w.Close()
+	for {
+		f, ok := n.table.ByIncarnation(o.Incarnation)
+		switch {
+		case ok && gone(f), !ok && n.table.Tombstoned(o.Incarnation):
+			return f, facet.Errorf(facet.CodeNotFound, "the facet is gone")
+		case ok && f.Epoch >= o.Epoch:
+			return f, nil
 		}
-	})
+		select {
+		case <-w.Wake():
+			w.Take()
+		case <-ctx.Done():
+			return f, fmt.Errorf("facet %v in epoch %v: the table here is behind: %w", o.Incarnation, o.Epoch, ctx.Err())
+		}
+	}
+}
+
+// awake is owner.Options.Awake.
+func (n *Node) awake(ctx context.Context, row owner.Row) {
+	if err := n.order(ctx, row.Owner, steward.Order{Kind: steward.Wake, Incarnation: row.Incarnation, Epoch: row.Epoch}); err != nil {
+		n.log.Debug("wake facet at its new owner", "facet", row.Name.String(), "owner", string(row.Owner), "error", err)
+	}
 }
 
 const wakeTimeout = 10 * time.Second
@@ -101,7 +109,7 @@ func (n *Node) leave(ctx context.Context) {
 			}
 		}
 		return "", false
-	}, n.wakeElsewhere)
+	})
 	if raft := n.consensus(); raft.Stats().Voters > 1 {
 		if now, _ := raft.Leadership(); now.Leading {
 			// Nobody has to notice that the leader is gone.
@@ -192,7 +200,6 @@ func (s svc) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin s
 		if err := n.owners.Move(ctx, name, t); err != nil {
 			return service.Info{}, err
 		}
-		n.wakeElsewhere(row.Incarnation)
 	}
 	if pin != service.KeepPin {
 		if _, err := n.rows.do(ctx, placement.Pin{Incarnation: row.Incarnation, Pinned: pin == service.SetPin}); err != nil {

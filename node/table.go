@@ -292,7 +292,7 @@ func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Ro
 
 // Delete implements owner.Placement.
 func (p *proposals) Delete(ctx context.Context, row owner.Row) error {
-	if _, err := p.do(ctx, placement.Delete{Incarnation: row.Incarnation}); err != nil {
+	if _, err := p.do(ctx, placement.Delete{Incarnation: row.Incarnation, Expected: row.Epoch}); err != nil {
 		return err
 	}
 	f, ok := p.table.ByIncarnation(row.Incarnation)

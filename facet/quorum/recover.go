@@ -24,6 +24,9 @@ func (s *Session) Promised(from From, p Promise) {
 func (s *Session) recover(now Instant, dst []Action) []Action {
 	for i := range s.n {
 		m := &s.slots[i]
+		if now >= m.fetchAt {
+			m.fetchAt = 0
+		}
 		// R16: PREPARE goes to the next set too; choose does not count the answer.
 		if m.role&(roleActive|roleNext) == 0 || m.promised || m.down || m.waiting && now < m.retryAt {
 			continue

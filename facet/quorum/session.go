@@ -416,11 +416,20 @@ func (s *Session) Wake() Instant {
 		if p.down || p.role == 0 {
 			continue
 		}
-		if p.waiting || s.barrier != 0 && p.progress == streaming && p.match+1 < p.next {
+		// Only what Ready would act on: a time that is over and leads to nothing is
+		// a loop.
+		switch {
+		case s.state == Recovering:
+			if p.waiting && !p.promised {
+				at = min(at, p.retryAt)
+			}
+			if p.fetchAt > 0 {
+				at = min(at, p.fetchAt)
+			}
+		case s.barrier == 0 || p.role&(roleNext|roleLearner) == 0:
+		case p.progress == streaming && p.match+1 < p.next, p.progress == probing && p.waiting,
+			p.progress == filling && p.waiting && s.fillable():
 			at = min(at, p.retryAt)
-		}
-		if s.state == Recovering && p.promised && p.fetchAt > 0 {
-			at = min(at, p.fetchAt)
 		}
 		if s.rounds.pending() && p.vote >= 0 && p.checked < s.rounds.running && p.asked > 0 {
 			at = min(at, p.askedAt.Add(askAgain))

@@ -196,15 +196,21 @@ func (s *Session) ship(now Instant, dst []Action) []Action {
 			}
 			dst = s.seek(i, m, now, dst)
 		case filling:
-			to := max(s.committed, s.settled) // R44
-			if m.waiting && now < m.retryAt || to == 0 || to+1 < s.first {
+			if m.waiting && now < m.retryAt || !s.fillable() {
 				continue
 			}
+			to := max(s.committed, s.settled) // R44
 			m.waiting, m.retryAt = true, Never
 			dst = append(dst, Action{Kind: ActSnapshot, Slot: i, Seq: max(s.first-1, 1), To: to})
 		}
 	}
 	return dst
+}
+
+// fillable reports whether there is anything committed to make a snapshot of.
+func (s *Session) fillable() bool {
+	to := max(s.committed, s.settled)
+	return to > 0 && to+1 >= s.first
 }
 
 func (s *Session) feed(i int, m *member, now Instant, dst []Action) []Action {

@@ -23,6 +23,9 @@ func (s *simSession) run() {
 		}
 		acts := s.core.Ready(s.n.now(), w.acts[:0])
 		if len(acts) == 0 {
+			if at, now := s.core.Wake(), s.n.now(); at <= now {
+				w.fail("nothing to do at %v, but to be woken at %v", now, at)
+			}
 			s.check()
 			s.answer()
 			return

@@ -273,6 +273,9 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 			fmt.Fprintln(&out, a)
 		}
 	}
+	if at := st.s.Wake(); at <= st.now {
+		fmt.Fprintf(&out, "! to be woken at %v, which is over\n", at)
+	}
 	if s := st.s.State(); s != st.was {
 		st.was = s
 		fmt.Fprintf(&out, "= %v", s)

@@ -489,11 +489,17 @@ func (d *desk) hibernate() bool {
 	if s == nil {
 		return d.leave()
 	}
+	if s.isDead() {
+		return false // todoDie comes
+	}
 	if !s.idle() || s.ckpt != nil || s.store.Snapshots() > 0 {
 		return false // the sweeper comes again
 	}
 	if idle := d.m.clock.Load() - d.lastUsed.Load(); !s.caught() && idle < restAnyway*int64(d.m.opts.IdleAfter) {
 		return false // somebody is being filled
+	}
+	if s.fills() {
+		return false // for a change of the set, which has a limit of its own
 	}
 	if !d.checkpointNow() {
 		return false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -69,12 +70,12 @@ func (d *desk) runJob(j *job) {
 		}
 	}
 	if j.closed && d.session != nil {
-		err := d.session.awaitAnswered()
-		if d.bury(); err != nil {
+		if err := d.session.settle(); err != nil {
+			d.bury()
 			j.f(nil, err)
 			return
 		}
-		if d.session != nil {
+		if d.bury(); d.session != nil {
 			d.closeSession()
 		}
 	}
@@ -108,11 +109,12 @@ func (m *Manager) Wake(ctx context.Context, name facet.Name) error {
 
 // wakeLacking wakes the facets that went to rest while node missed something.
 func (m *Manager) wakeLacking(node cluster.NodeID) {
-	names := m.lacking.take()
+	names := m.lacking.take(&m.wg)
 	if len(names) == 0 {
 		return
 	}
 	m.wg.Go(func() {
+		defer m.wg.Done() // what take added
 		for _, name := range names {
 			if m.opening.Err() != nil {
 				return
@@ -163,18 +165,35 @@ type Export struct{ sn *pages.Snapshot }
 
 // Export freezes the facet's newest state and waits until all of it is committed.
 func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) {
-	var sn *pages.Snapshot
-	committed := make(chan error, 1)
-	err := m.do(ctx, name, job{}, func(s *session) (err error) {
-		if sn, err = s.store.Snapshot(); err == nil {
-			// It is a read like any other: this must still be the owner (R33, R34).
-			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { committed <- err }})
+	made, committed := make(chan *pages.Snapshot, 1), make(chan error, 1)
+	var gone atomic.Bool // nobody waits for the job any more
+	giveUp := func() {
+		select {
+		case sn := <-made:
+			sn.Close() // it would keep the facet open
+		default:
 		}
-		return err
+	}
+	err := m.do(ctx, name, job{}, func(s *session) error {
+		sn, err := s.store.Snapshot()
+		if err != nil {
+			return err
+		}
+		made <- sn
+		if gone.Load() {
+			giveUp()
+			return nil
+		}
+		// It is a read like any other: this must still be the owner (R33, R34).
+		s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { committed <- err }})
+		return nil
 	})
 	if err != nil {
+		gone.Store(true)
+		giveUp()
 		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
+	sn := <-made
 	select {
 	case err = <-committed:
 	case <-ctx.Done():
@@ -224,8 +243,11 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	}
 	err = m.do(ctx, name, job{closed: true, fenced: replace}, func(*session) error {
 		old, ok := m.opts.Placement.Lookup(name)
-		if ok && !replace {
+		switch {
+		case ok && !replace:
 			return ExistsError(name)
+		case ok && !old.served():
+			return notOwner(&old) // who took it may still acknowledge something (R47)
 		}
 		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
 			return err
@@ -254,7 +276,7 @@ func (m *Manager) activateDetached(row *Row) error {
 	if err := d.activate(*row); err != nil {
 		return err
 	}
-	err := d.session.awaitAnswered()
+	err := d.session.settle()
 	d.closeSession()
 	return err
 }
@@ -270,8 +292,11 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 	// acknowledge anything then, and no fence but the epoch is needed (R47).
 	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
 		row, ok := m.opts.Placement.Lookup(name)
-		if !ok {
+		switch {
+		case !ok:
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		case !row.served():
+			return notOwner(&row)
 		}
 		if err := m.opts.Placement.Delete(ctx, row); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)

@@ -34,12 +34,12 @@ const (
 	// gone (R25).
 	openTimeout = 10 * time.Second
 
+	// settleTimeout is how long a session that is to be closed waits for its last
+	// commits. Its desk does nothing else meanwhile.
+	settleTimeout = 5 * time.Second
+
 	// confirmTimeout bounds asking whether a facet exists.
 	confirmTimeout = 5 * time.Second
-
-	// settleTimeout bounds how long a facet that is to be closed for a job waits for
-	// its commits and answers.
-	settleTimeout = 5 * time.Second
 
 	// askTimeout bounds one PREPARE or CHECK; the core asks again four times as often.
 	askTimeout = time.Second
@@ -68,6 +68,10 @@ const (
 	// restAnyway is how many times IdleAfter a facet stays open for a member that
 	// does not catch up.
 	restAnyway = 4
+
+	// awakeTimeout bounds how long requests of a facet that moved are held back until
+	// its new owner is ready for them.
+	awakeTimeout = 2 * time.Second
 
 	// leaveAtOnce bounds the facets handed over at a time by a node that stops: enough
 	// to share syncs and entries of the placement log.

@@ -28,6 +28,11 @@ type Options struct {
 	Peers Peers
 	// Lease is this process's read lease; without one every read asks a majority.
 	Lease Lease
+	// Awake has the new owner of a facet open it, and returns when it has, or ctx
+	// ends. A facet that moves is awake before its clients are sent there: else the
+	// new owner, which may hear of the move last, would send them back. Nil leaves it
+	// to the first request.
+	Awake func(ctx context.Context, row Row)
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -58,6 +63,7 @@ type Manager struct {
 	crew     crew
 	sessions sessions
 	lacking  lacking
+	away     away
 	seed     maphash.Seed
 	shards   [shards]shard
 
@@ -225,6 +231,7 @@ func (m *Manager) sweep() {
 		}
 		now := m.opts.Now().UnixNano()
 		m.clock.Store(now)
+		m.redial()
 		var sum int64
 		var idle, rest []used
 		m.each(func(d *desk) {
@@ -308,11 +315,14 @@ func (m *Manager) Close(ctx context.Context) error {
 		sh.mu.Unlock()
 	}
 	m.stop()
+	m.lacking.close()
 	m.each(func(d *desk) { d.post(todoClose) })
 	// When time is up, checkpoints are given up and answers not yet committed
 	// become CodeUnknownOutcome; the log has what is durable.
 	stop := context.AfterFunc(ctx, func() {
 		m.cancel()
+		// A desk that waits for a commit hears of it first by its session.
+		m.sessions.each(func(s *session) { s.die(errClosing) })
 		m.each(func(d *desk) { d.post(todoKill) })
 	})
 	defer stop()

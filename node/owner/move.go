@@ -55,11 +55,16 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 			return notOwner(&row)
 		}
 		t.Released = true
-		_, err := m.opts.Placement.Acquire(ctx, row, t)
+		moved, err := m.opts.Placement.Acquire(ctx, row, t)
 		if d := m.lookup(name); err != nil && d != nil {
 			// Nobody knows what became of it: this epoch is spent. The desk is held
 			// by this job.
 			d.dead = row.Epoch
+		}
+		if err == nil && !moved.Local && m.opts.Awake != nil {
+			ctx, cancel := context.WithTimeout(ctx, awakeTimeout)
+			defer cancel()
+			m.opts.Awake(ctx, moved)
 		}
 		return err
 	})
@@ -109,8 +114,10 @@ func (m *Manager) fill(ctx context.Context, name facet.Name, set []Member) error
 	}
 	select {
 	case <-filled:
-		if err := of.whyDead(); err != nil {
-			return facet.Errorf(facet.CodeUnavailable, "%s changed its owner meanwhile; try again", name)
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		if of.unfilled || of.core.Err() != nil {
+			return facet.Errorf(facet.CodeUnavailable, "%s went to another session meanwhile; try again", name)
 		}
 		return nil
 	case <-ctx.Done():
@@ -147,16 +154,23 @@ func (s *session) learned() bool {
 	return true
 }
 
+// fills reports whether a change of the set waits for learners.
+func (s *session) fills() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filling != nil
+}
+
 // forgetLearners ends the filling of stores that are no members.
 func (s *session) forgetLearners() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i := range s.members {
 		if s.members[i].learner {
 			s.core.RemoveLearner(i)
 			s.members[i] = member{}
 		}
 	}
+	s.run()
 }
 
 // Owns reports whether this node is the one to ask for the facet.
@@ -165,10 +179,9 @@ func (m *Manager) Owns(name facet.Name) (cluster.NodeID, bool) {
 	return row.Owner, ok && row.Local
 }
 
-// Leave hands every open facet to another member of its set, which choose names, and
-// tells done of each that went. It returns when all are gone or ctx ends; what could
-// not be moved stays here.
-func (m *Manager) Leave(ctx context.Context, choose func([]Member) (cluster.NodeID, bool), done func(facet.Incarnation)) {
+// Leave hands every open facet to another member of its set, which choose names. It
+// returns when all are gone or ctx ends; what could not be moved stays here.
+func (m *Manager) Leave(ctx context.Context, choose func([]Member) (cluster.NodeID, bool)) {
 	var g sync.WaitGroup
 	room := make(chan struct{}, leaveAtOnce)
 	m.sessions.each(func(s *session) {
@@ -185,9 +198,7 @@ func (m *Manager) Leave(ctx context.Context, choose func([]Member) (cluster.Node
 			defer func() { <-room }()
 			if err := m.Move(ctx, s.d.name, Transfer{Owner: to}); err != nil {
 				m.log.Debug("hand over before stopping", "facet", s.d.name.String(), "error", err)
-				return
 			}
-			done(s.row.Incarnation)
 		})
 	})
 	g.Wait()

@@ -278,19 +278,19 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 		return r, base, ctx.Err()
 	}
 	offer := peer.SnapshotOffer{Incarnation: s.row.Incarnation, Epoch: s.row.Epoch}
-	s.mu.Lock()
-	serving := s.serving
-	s.mu.Unlock()
-	if !serving {
-		// The pages of the session hold what is not committed yet. The file does not.
-		b, src, err := s.own.BaseSource()
-		if err != nil {
-			return r, base, err
-		}
-		defer src.Close()
+	// The pages of the session hold what is not committed yet, and what waits for
+	// this very member to be committed must not be waited for. The file holds what
+	// was committed, and the log what follows.
+	b, src, err := s.own.BaseSource()
+	if err != nil {
+		return r, base, err
+	}
+	defer src.Close()
+	if b.Position.Seq >= a.Seq {
 		offer.Position, offer.Pages = b.Position, b.Pages
 		return s.peer(a.Slot).SendSnapshot(ctx, offer, src)
 	}
+	// Nothing was ever checkpointed: a damaged copy is to be replaced.
 	sn, err := s.committedSnapshot(ctx)
 	if err != nil {
 		return r, base, err
@@ -301,8 +301,16 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 }
 
 // committedSnapshot freezes the pages between two requests and waits until what
-// they show is committed (R44).
+// they show is committed (R44), if that is soon.
 func (s *session) committedSnapshot(ctx context.Context) (*pages.Snapshot, error) {
+	s.mu.Lock()
+	serving := s.serving
+	s.mu.Unlock()
+	if !serving || s.d.sh == nil {
+		return nil, errors.New("nothing runs yet, and nothing was checkpointed")
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
 	type made struct {
 		sn  *pages.Snapshot
 		err error

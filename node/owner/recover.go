@@ -26,7 +26,7 @@ func (d *desk) activate(row Row) error {
 	}
 	var err error
 	if !row.Mine || row.Epoch == d.dead {
-		if row, err = d.m.opts.Placement.Acquire(ctx, row, Transfer{}); err != nil {
+		if row, err = d.m.opts.Placement.Acquire(ctx, row, d.m.next(&row)); err != nil {
 			return fmt.Errorf("acquire %s: %w", d.name, err)
 		}
 		if !row.Mine {
@@ -58,6 +58,22 @@ func (d *desk) activate(row Row) error {
 	d.m.opened.Add(1)
 	d.measure()
 	return nil
+}
+
+// next says who is to own a facet whose epoch is spent: this process, unless its copy
+// is of none of those that count. It was to bring the facet to another set then, and
+// did not: the change is taken back, and one of the active set goes on (R43).
+func (m *Manager) next(row *Row) (t Transfer) {
+	for _, x := range row.set() {
+		switch {
+		case x.Store == m.opts.Self.Store:
+			return Transfer{}
+		case x.Boot.IsZero() || x.Node == m.opts.Self.Node:
+		case t.Owner == "" || m.opts.Peers != nil && m.opts.Peers.Peer(x.Node).Status().Connected:
+			t.Owner = x.Node
+		}
+	}
+	return t
 }
 
 // notActivated says what an activation that failed means for those who wait. A
@@ -192,6 +208,12 @@ func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
 		return err
 	}
 	if at := s.store.Position(); at != adopt.Position {
+		if adopt.Slot != s.core.Self() {
+			// A log of a store that does not count may go on behind the one to adopt.
+			s.mu.Lock()
+			s.betterAt = s.members[adopt.Slot].Node
+			s.mu.Unlock()
+		}
 		return facet.Errorf(facet.CodeCorrupt, "this node's copy ends at %v, the log to adopt at %v", at, adopt.Position)
 	}
 	first := s.store.Base().Position.Seq + 1

@@ -45,6 +45,11 @@ func (r *Row) set() []Member {
 	return r.NextSet
 }
 
+// served reports whether this process, whose session has just ended, is the last that
+// served the facet: nobody can acknowledge anything of it any more, as long as the
+// epoch stays what it is.
+func (r *Row) served() bool { return r.Mine && r.Active }
+
 // core is the row as the pure session sees it.
 func (r *Row) core() quorum.Row {
 	members := func(list []Member) []quorum.Member {
@@ -99,8 +104,9 @@ type Placement interface {
 	// Bind leads the name to row instead of to old, if it still leads to old (rule
 	// R49). A zero old wants the name to be free.
 	Bind(ctx context.Context, name facet.Name, old, row Row) error
-	// Delete raises the epoch without an owner (rule R47), and says that this process
-	// serves the facet no more.
+	// Delete raises the epoch without an owner, if it is row's still (rule R47), and
+	// says that this process serves the facet no more. A facet that is being deleted
+	// or retired stays so.
 	Delete(ctx context.Context, row Row) error
 	// Tomb takes the row away for good.
 	Tomb(ctx context.Context, id facet.Incarnation) error

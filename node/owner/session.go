@@ -44,14 +44,15 @@ type session struct {
 	stopped bool     // closed: nothing is carried out any more
 
 	recent      recent
-	waiting     []gated // for the commit index, by what they saw
-	unconfirmed []gated // reads that wait for a round of CHECK (rule R34)
-	released    []gated // of whoever runs
-	blocked     bool    // the desk waits for room in the window
-	let         uint64  // answers that waited and were let go
-	letThen     uint64  // let when forsaken looked last
-	quiet       int     // times in a row that forsaken saw nothing move
-	filling     chan struct{}
+	waiting     []gated       // for the commit index, by what they saw
+	unconfirmed []gated       // reads that wait for a round of CHECK (rule R34)
+	released    []gated       // of whoever runs
+	blocked     bool          // the desk waits for room in the window
+	let         uint64        // answers that waited and were let go
+	letThen     uint64        // let when forsake looked last
+	quiet       int           // times in a row that forsake saw nothing move
+	filling     chan struct{} // closed when the learners are full, or with unfilled set
+	unfilled    bool          // the session ended first
 
 	timer   *time.Timer
 	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
@@ -106,9 +107,15 @@ func (s *session) fromSlot(slot int) quorum.From {
 }
 
 // from finds the slot of who answered; the core checks store and process life (R3).
+// A learner that was started anew is taken as it comes: the row does not name it,
+// and it is not counted. mu is held.
 func (s *session) from(r peer.Remote) (quorum.From, bool) {
 	for i := range s.members {
-		if s.members[i].Store == r.Store {
+		if m := &s.members[i]; m.Store == r.Store {
+			if m.learner && m.Boot != r.Boot {
+				m.Boot = r.Boot
+				s.core.Registered(m.core())
+			}
 			return quorum.From{Slot: i, Store: quorum.StoreID(r.Store), Boot: quorum.BootID(r.Boot)}, true
 		}
 	}
@@ -253,30 +260,26 @@ func (s *session) onCommitted(f func(error)) {
 	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: true, f: f})
 }
 
-// awaitAnswered waits until everything shipped is committed and every answer has
-// left: milliseconds, unless a majority is gone. It gives up after settleTimeout, or
-// when the manager is out of time; then the session is as it was, or dead.
-func (s *session) awaitAnswered() error {
+// settle waits until everything shipped is committed and every answer has left, which
+// takes milliseconds unless a majority is gone. Then what is not committed is an
+// error, and the session goes on; reads that wait are not waited for any longer.
+func (s *session) settle() error {
 	done := make(chan error, 1)
-	s.onCommitted(func(err error) { done <- err })
-	timeout := time.NewTimer(settleTimeout)
-	defer timeout.Stop()
-	late := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answers; try again when one does", s.d.name)
-	for reads := false; ; reads = true {
-		select {
-		case err := <-done:
-			if err != nil || reads {
-				return err
-			}
-		case <-timeout.C:
-			return late
-		case <-s.d.m.ctx.Done():
-			s.die(errClosing)
-			return errClosing
-		}
-		// A read that joins last is answered last.
-		s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { done <- err }})
+	// As a read it is behind all that wait, for the commit index or a round.
+	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(err error) { done <- err }})
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.core.Err() == nil && s.core.Committed() < s.core.Last() {
+		return facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas confirms its last commit; try again when one can be reached", s.d.name)
+	}
+	return s.core.Err()
 }
 
 func (s *session) isDead() bool { return s.whyDead() != nil }
@@ -300,8 +303,7 @@ func (s *session) die(why error) {
 func (s *session) died() {
 	s.mu.Lock()
 	why := s.core.Err()
-	rest := append(s.waiting, s.unconfirmed...)
-	s.waiting, s.unconfirmed = nil, nil
+	rest := s.takeHeld()
 	s.mu.Unlock()
 	s.d.m.log.Info("facet session ended", "facet", s.d.name.String(), "epoch", uint64(s.row.Epoch), "reason", why.Error())
 	for i := range rest {
@@ -309,6 +311,13 @@ func (s *session) died() {
 	}
 	s.wakeDesk()
 	s.d.post(todoDie)
+}
+
+// takeHeld takes all answers that wait. mu is held.
+func (s *session) takeHeld() []gated {
+	rest := append(s.waiting, s.unconfirmed...)
+	s.waiting, s.unconfirmed = nil, nil
+	return rest
 }
 
 func unknown(why error) error {
@@ -330,6 +339,8 @@ func (s *session) close() {
 	}
 }
 
+// stop answers what still waits: nobody else will. What changed something may have
+// taken effect, what did not has had none.
 func (s *session) stop() {
 	s.d.m.sessions.remove(s)
 	s.mu.Lock()
@@ -338,18 +349,25 @@ func (s *session) stop() {
 		s.timer.Stop()
 	}
 	if s.filling != nil {
+		s.unfilled = true
 		close(s.filling)
 		s.filling = nil
 	}
-	rest := append(s.waiting, s.unconfirmed...)
-	s.waiting, s.unconfirmed = nil, nil
+	why, rest := s.core.Err(), s.takeHeld()
 	s.mu.Unlock()
-	// Sessions are closed when everything is answered, or dead: this is for answers
-	// that came between.
 	for i := range rest {
-		rest[i].finish(unknown(errClosing))
+		switch g := &rest[i]; {
+		case why != nil:
+			g.finish(unknown(why))
+		case g.wrote:
+			g.finish(unknown(errClosed))
+		default:
+			g.finish(errClosed)
+		}
 	}
 }
+
+var errClosed = facet.Errorf(facet.CodeUnavailable, "the facet went to another session before its answer was certain; try again")
 
 // wakeDesk has the desk's goroutine look, if it waits in recover.
 func (s *session) wakeDesk() {

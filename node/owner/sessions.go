@@ -2,8 +2,11 @@ package owner
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/node/peer"
@@ -67,6 +70,7 @@ func (ss *sessions) each(f func(*session)) {
 
 // Ready implements peer.Acks: a connection is up, or has room again.
 func (m *Manager) Ready(to peer.Remote) {
+	m.away.back(to.Node)
 	m.sessions.each(func(s *session) {
 		s.reachable(func(x *member) bool { return x.Store == to.Store }, true)
 	})
@@ -85,6 +89,7 @@ func (m *Manager) Acked(from peer.Remote, acks []peer.Ack) {
 
 // Lost implements peer.Acks.
 func (m *Manager) Lost(to peer.Remote, _ error) {
+	m.away.note(to.Node)
 	m.sessions.each(func(s *session) {
 		s.reachable(func(x *member) bool { return x.Node == to.Node }, false)
 	})
@@ -162,11 +167,72 @@ func (s *session) forsake(leased bool) {
 	s.run()
 }
 
+// away is the nodes that sessions cannot reach. The transport stops dialling a node
+// that nobody asks for, and a session asks nothing of a member that is down: so they
+// are dialled from here, for as long as somebody misses them.
+type away struct {
+	mu    sync.Mutex
+	nodes map[cluster.NodeID]struct{}
+}
+
+func (a *away) note(node cluster.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.nodes == nil {
+		a.nodes = make(map[cluster.NodeID]struct{})
+	}
+	a.nodes[node] = struct{}{}
+}
+
+func (a *away) back(node cluster.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.nodes, node)
+}
+
+func (a *away) list() []cluster.NodeID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.nodes))
+}
+
+// redial asks for the nodes that are away, and forgets those that nobody misses.
+func (m *Manager) redial() {
+	nodes := m.away.list()
+	if len(nodes) == 0 {
+		return
+	}
+	missed := make(map[cluster.NodeID]bool)
+	m.sessions.each(func(s *session) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range s.members {
+			missed[s.members[i].Node] = true
+		}
+	})
+	facets := m.lacking.any()
+	for _, node := range nodes {
+		if p := m.opts.Peers.Peer(node); (missed[node] || facets) && !p.Status().Connected {
+			p.Want()
+		} else {
+			m.away.back(node)
+		}
+	}
+}
+
 // lacking remembers facets that went to rest while a member could not be reached:
 // they are woken when it is back, so that it gets what it lacks.
 type lacking struct {
 	mu     sync.Mutex
 	facets map[facet.Name]struct{}
+	closed bool
+}
+
+// close has nothing woken any more: peers answer for longer than there are desks.
+func (l *lacking) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 }
 
 // note remembers a facet. One that is not remembered is caught up when it is used.
@@ -181,10 +247,21 @@ func (l *lacking) note(name facet.Name) {
 	}
 }
 
-// take gives the facets remembered and forgets them.
-func (l *lacking) take() []facet.Name {
+func (l *lacking) any() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return len(l.facets) > 0
+}
+
+// take gives the facets remembered and forgets them. If there are any it adds one to
+// wg, for who is going to wake them.
+func (l *lacking) take(wg *sync.WaitGroup) []facet.Name {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || len(l.facets) == 0 {
+		return nil
+	}
+	wg.Add(1)
 	out := make([]facet.Name, 0, len(l.facets))
 	for n := range l.facets {
 		out = append(out, n)

@@ -23,6 +23,10 @@ func (s *session) run() {
 	for {
 		s.acts = s.core.Ready(s.d.m.now(), s.acts[:0])
 		s.open()
+		if s.filling != nil && s.learned() {
+			close(s.filling)
+			s.filling = nil
+		}
 		if len(s.acts) == 0 && len(s.released) == 0 {
 			break
 		}
@@ -137,7 +141,8 @@ func (s *session) shipTo(a *quorum.Action) {
 	if s.batch, here = s.recent.from(s.batch[:0], a.Seq, a.To); !here {
 		m.catching, m.catchAt, m.catchTo = true, a.Seq, a.To
 		s.mu.Unlock()
-		s.d.m.wg.Go(func() { s.catchUp(a.Slot) })
+		slot := a.Slot // a is used again
+		s.d.m.wg.Go(func() { s.catchUp(slot) })
 		return
 	}
 	s.mu.Unlock()
@@ -224,6 +229,7 @@ func (s *session) refused(slot int, seq facet.Seq, err error) {
 	switch {
 	case errors.Is(err, peer.ErrDown):
 		s.core.Down(slot)
+		s.d.m.away.note(s.members[slot].Node)
 		if s.d.m.opts.Peers.Peer(s.members[slot].Node).Status().Connected {
 			s.core.Up(slot) // it came back before we took note, and Ready was told already
 		}
@@ -281,10 +287,6 @@ func (a ownAcker) Acked(_ facet.Incarnation, epoch facet.Epoch, seq facet.Seq) {
 // acked takes in an acknowledgement. It is called with mu held and returns without.
 func (s *session) acked(from quorum.From, seq facet.Seq) {
 	s.core.Acked(from, s.d.m.now(), s.row.Epoch, seq)
-	if s.filling != nil && s.learned() {
-		close(s.filling)
-		s.filling = nil
-	}
 	s.run()
 }
 

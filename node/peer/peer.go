@@ -119,6 +119,14 @@ func (p *Peer) Known(k KnownItem) error {
 	return l.known(&k)
 }
 
+// Want has the peer connected to, without waiting for it. A peer that was lost is
+// dialled again for a while only; who waits for its return asks now and then.
+func (p *Peer) Want() {
+	if p.link.Load() == nil {
+		_ = p.want() // of a transport that is closed nobody comes
+	}
+}
+
 func (p *Peer) down() error {
 	if err := p.want(); err != nil {
 		return err

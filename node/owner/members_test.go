@@ -1,0 +1,343 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+)
+
+// TestReplicated: what is acknowledged is in every copy, and a member that was away
+// is caught up by the log.
+func TestReplicated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for i := range 20 {
+			r.must(n, "INSERT INTO t VALUES (?)", i)
+		}
+		if got := r.count(n); got != 20 {
+			t.Errorf("%d rows", got)
+		}
+		w.holds(id, 2, 1, time.Second)
+		w.holds(id, 3, 1, time.Second)
+		if _, err := w.node(2).run(n, "SELECT 1"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("another node answers %v", err)
+		}
+
+		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
+		for i := range 20 {
+			r.must(n, "INSERT INTO t VALUES (?)", i)
+		}
+		w.net.HealAll()
+		w.holds(id, 3, 1, 10*time.Second)
+		if got := r.count(n); got != 40 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// soon fails the test if f takes longer than that.
+func soon(t *testing.T, what string, within time.Duration, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(within):
+		t.Fatalf("%s: not done after %v", what, within)
+	}
+}
+
+// TestLongAway: a member that was away for so long that nobody dialled it any more
+// is caught up when it comes back, though nobody asks for it but the session.
+func TestLongAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		w.tune = nil
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.holds(id, 3, 1, time.Second)
+		mem := w.node(3).kill()
+		for range 40 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			time.Sleep(5 * time.Second)
+		}
+		w.start(3, mem, 2)
+		w.holds(id, 3, 1, 10*time.Second)
+	})
+}
+
+// TestReadsAtTheEnd: a read that waits for a majority when its session is closed for
+// a handover is answered.
+func TestReadsAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		w.leases = false
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, done := r.submit(request(n, stmt("SELECT count(*) FROM t")))
+		synctest.Wait()
+		soon(t, "move", time.Minute, func() {
+			if err := r.m.Move(t.Context(), n, Transfer{Owner: "n2"}); err != nil {
+				t.Log("move:", err)
+			}
+		})
+		if _, err := r.answer(done); err == nil {
+			t.Error("a read was answered that nobody confirmed")
+		}
+	})
+}
+
+// TestCloseWithoutMajority: jobs that wait for a commit that never comes do not keep
+// a node from stopping, and everybody is answered.
+func TestCloseWithoutMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, write := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
+		synctest.Wait()
+		gone := make(chan error, 1)
+		go func() { gone <- r.m.Delete(context.Background(), n) }()
+		synctest.Wait()
+		_, read := r.submit(request(n, stmt("SELECT count(*) FROM t")))
+		time.Sleep(100 * time.Millisecond)
+		soon(t, "close", time.Minute, func() { r.stop(0) })
+		if _, err := r.answer(write); !errors.Is(err, facet.ErrUnknownOutcome) {
+			t.Errorf("write: %v", err)
+		}
+		if _, err := r.answer(read); err == nil {
+			t.Error("a read was answered")
+		}
+		if err := <-gone; err == nil {
+			t.Error("a facet was deleted without a majority")
+		}
+	})
+}
+
+// TestSnapshotIsWhatCommits: a write waits for a member that needs a snapshot first.
+func TestSnapshotIsWhatCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.holds(id, 3, 1, time.Second)
+		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
+		time.Sleep(5 * time.Second)
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		r.m.CheckpointSoon(n)
+		time.Sleep(5 * time.Second)
+		w.net.Partition([]string{"n1"}, []string{"n2"}, []string{"n3"})
+		_, write := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
+		time.Sleep(time.Second)
+		w.net.Partition([]string{"n1", "n3"}, []string{"n2"})
+		if _, err := r.answer(write); err != nil {
+			t.Errorf("write: %v", err)
+		}
+		w.holds(id, 3, 1, time.Second)
+		if got := r.count(n); got != 21 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestDeleteOfWhatIsElsewhere: a facet that was taken over while its deletion waited
+// is not deleted under its new owner (rule R47).
+func TestDeleteOfWhatIsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.hook = func() {
+			w.take(n, 1, 2)
+			w.node(2).must(n, "INSERT INTO t VALUES (1)")
+		}
+		if err := r.m.Delete(t.Context(), n); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("delete: %v", err)
+		}
+		if got := w.node(2).count(n); got != 1 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestGrow is a change of the set from one member to three (rule R42), with a new
+// member that is started anew while it is filled.
+func TestGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		mem := w.node(3).kill()
+		moved := make(chan error, 1)
+		go func() { moved <- r.m.Move(t.Context(), n, Transfer{Owner: "n1", Set: r.members(w.set(1, 2, 3))}) }()
+		time.Sleep(5 * time.Second)
+		r.must(n, "INSERT INTO t VALUES (1)") // it serves while it fills
+		w.start(3, mem, 2)
+		select {
+		case err := <-moved:
+			w.check(err)
+		case <-time.After(2 * time.Minute):
+			t.Fatal("the set does not change")
+		}
+		if got := r.count(n); got != 21 {
+			t.Errorf("%d rows", got)
+		}
+		row, _ := r.Lookup(n)
+		if len(row.ActiveSet) != 3 || !row.Active {
+			t.Errorf("row: %+v", row)
+		}
+		w.holds(id, 2, 1, time.Second)
+		w.holds(id, 3, 1, time.Second)
+		// And one of them is replaced.
+		w.take(n, 2, 2)
+		if got := w.node(2).count(n); got != 21 {
+			t.Errorf("%d rows at the new owner", got)
+		}
+	})
+}
+
+// TestLearnersComeBack: two new members are filled; one that was full goes and comes
+// back when the other is full: that is noticed.
+func TestLearnersComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
+		moved := make(chan error, 1)
+		go func() { moved <- r.m.Move(t.Context(), n, Transfer{Owner: "n1", Set: r.members(w.set(1, 2, 3))}) }()
+		time.Sleep(5 * time.Second) // n2 is full
+		w.net.Partition([]string{"n1", "n3"}, []string{"n2"})
+		time.Sleep(20 * time.Second) // n3 is full
+		w.net.HealAll()
+		select {
+		case err := <-moved:
+			w.check(err)
+		case <-time.After(time.Minute):
+			t.Error("the set does not change")
+		}
+		if got := r.count(n); got != 0 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnerFromOutside: a node that was to bring a facet to another set and could not
+// gives it back to the active one (rule R43).
+func TestOwnerFromOutside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 5)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		w.check(r.m.Move(t.Context(), n, Transfer{Owner: "n4", Set: r.members(w.set(3, 4, 5))}))
+		w.net.Partition([]string{"n1", "n2", "n4"}, []string{"n3", "n5"})
+		x := w.node(4)
+		if _, err := x.run(n, "SELECT count(*) FROM t"); err == nil {
+			t.Error("a facet is served without a majority of its next set")
+		} else {
+			t.Log(err)
+		}
+		if _, err := x.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("the second try: %v", err)
+		}
+		row, _ := x.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 1 || row.Owner == "n4" {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+	})
+}
+
+// TestReplaced: an owner that is cut off and replaced acknowledges nothing any more,
+// and answers no read once another one may have written (rules R24, R28, R33).
+func TestReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		old := w.node(1)
+		old.must(n, "CREATE TABLE t (v)")
+		old.must(n, "INSERT INTO t VALUES (1)")
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		old.deafen()
+		if got := old.count(n); got != 1 {
+			t.Errorf("%d rows under the lease", got)
+		}
+		_, write := old.submit(request(n, stmt("INSERT INTO t VALUES (2)")))
+		w.take(n, 2, 2)
+		began := time.Now()
+		next := w.node(2)
+		next.must(n, "INSERT INTO t VALUES (3)")
+		if time.Since(began) < townTTL/2 {
+			t.Errorf("the new owner served after %v, while there was a lease", time.Since(began))
+		}
+		_, read := old.submit(request(n, stmt("SELECT count(*) FROM t")))
+		time.Sleep(time.Second)
+		if len(read) > 0 || len(write) > 0 {
+			t.Error("the old owner answers")
+		}
+		w.net.HealAll()
+		if _, err := old.answer(write); !errors.Is(err, facet.ErrUnknownOutcome) {
+			t.Errorf("write at the old owner: %v", err)
+		}
+		if rows, err := old.answer(read); err == nil {
+			t.Errorf("read at the old owner: %v", rows)
+		}
+		old.hear()
+		if _, err := old.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("old owner: %v", err)
+		}
+		if got := next.must(n, "SELECT sum(v) FROM t")[0][0].Int; got != 4 {
+			t.Errorf("sum %d", got)
+		}
+		// And it goes back, with nothing in between.
+		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
+		if got := old.count(n); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
