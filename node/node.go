@@ -173,10 +173,10 @@ func (n *Node) openOwners() (err error) {
 	if n.owners, err = owner.New(opts); err != nil {
 		return err
 	}
-	n.acks.owners.Store(n.owners)
 	n.following.Lock()
-	n.changes = n.table.Watch() // before the first session begins
+	n.changes = n.table.Watch() // before the first session begins: orders come as soon as there are owners
 	n.following.Unlock()
+	n.acks.owners.Store(n.owners)
 	n.wg.Go(n.follow)
 	return nil
 }

@@ -38,10 +38,14 @@ func newWires(t testing.TB) *wires {
 	return w
 }
 
-func (w *wires) bridge() string      { return "fx" + w.id }
-func (w *wires) name(k int) string   { return fmt.Sprintf("fx%s-%d", w.id, k) }
-func (w *wires) host(k int) string   { return fmt.Sprintf("%s%d", w.subnet, k) }
-func (w *wires) number(h string) int { var k int; fmt.Sscan(strings.TrimPrefix(h, w.subnet), &k); return k }
+func (w *wires) bridge() string    { return "fx" + w.id }
+func (w *wires) name(k int) string { return fmt.Sprintf("fx%s-%d", w.id, k) }
+func (w *wires) host(k int) string { return fmt.Sprintf("%s%d", w.subnet, k) }
+func (w *wires) number(h string) int {
+	var k int
+	fmt.Sscan(strings.TrimPrefix(h, w.subnet), &k)
+	return k
+}
 
 // space is the namespace of the node with the address.
 func (w *wires) space(host string) string { return w.name(w.number(host)) }

@@ -130,11 +130,13 @@ func (m *Manager) Stalled() bool {
 	return stalled
 }
 
-// stalled is true while the own copy, not some member, is what a session waits for.
+// stalled is true while the own log has taken nothing for too long of what it was
+// given, whether the others have it or not.
 func (s *session) stalled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.core.Stalled(s.d.m.now()) && s.core.Acknowledged(s.core.Self()) < s.core.Last()
+	return s.core.Err() == nil && len(s.recent.entries) > 0 && s.core.Acknowledged(s.core.Self()) < s.core.Last() &&
+		s.d.m.now() >= s.ownMoved.Add(quorum.StallAfter)
 }
 
 // away is the nodes that sessions cannot reach. The transport stops dialling a node
