@@ -131,6 +131,7 @@ func TestStory(t *testing.T) {
 	if strings.Contains(out, "n1 ") || !strings.Contains(out, "n4 ") {
 		t.Errorf("n1 went and n4 came, but the status is:\n%s", out)
 	}
+	c.voting(p.cl, 3)
 	// The cluster is whole without the node it began with: it loses another one.
 	n3.kill()
 	p.goesOn()
