@@ -36,6 +36,8 @@ func sampleReport() Report {
 		Idle: &Idle{Facets: 100_000, EmptyBytes: 30 << 20, PeakBytes: 400 << 20, HibernateBytes: 80 << 20, RestartBytes: 70 << 20,
 			PerFacet: 524.3, Hibernated: 12.5, EmptyStart: 0.2, Start: 1.25},
 	}
+	r.Reference = &Reference{Owner: 41.26, Replica: 40, Fsync: 310.4}
+	r.Reference.finish(587)
 	r.Limits.combine()
 	r.compare()
 	return r

@@ -14,7 +14,7 @@ import (
 
 // Config says what to run. Zero fields have defaults.
 type Config struct {
-	// Node is what is measured. Required.
+	// Node is what is measured: a node or a cluster. Required.
 	Node Node
 	// Workloads are run in this order; default Canonical.
 	Workloads []Workload
@@ -40,6 +40,9 @@ type Config struct {
 	// Limits, if set, measures what this machine could do at best. It runs after
 	// the workloads, with the node still up.
 	Limits func(ctx context.Context, s Settings, endpoint string, progress func(string)) (Limits, error)
+	// Yardstick, if set, gives what workload write_one is compared with. endpoints
+	// are those of Node.
+	Yardstick func(ctx context.Context, s Settings, endpoints []string) (Yardstick, error)
 
 	// Keep leaves the facets of the run behind.
 	Keep bool
@@ -47,20 +50,28 @@ type Config struct {
 	Progress io.Writer
 }
 
-// Node is a node under test.
+// Node is a node under test, or a cluster of them.
 type Node interface {
-	// Endpoint is where the node's API listens now.
-	Endpoint() string
-	// Restart stops the node and starts it again on the same data. It hibernates
-	// facets that were idle for so long; 0 is the node's default. The answer is
-	// how long it took from start to ready. ErrForeign where the node is not ours.
+	// Endpoints are where the APIs of its nodes listen now: at least one.
+	Endpoints() []string
+	// Restart stops all nodes and starts them again on the same data. They hibernate
+	// facets that were idle for so long; 0 is the nodes' default. The answer is
+	// how long it took from start to ready. ErrForeign where the nodes are not ours.
 	Restart(ctx context.Context, idleAfter time.Duration) (time.Duration, error)
-	// Memory tells about the memory of the process; ErrForeign where it is out of
+	// Memory tells about the memory of the processes; ErrForeign where it is out of
 	// sight.
 	Memory() (Memory, error)
 }
 
-// Memory of a process, in bytes.
+// Yardstick measures again and again what the shortest way of a durable write
+// takes at the moment. Measure is called between parts of a workload, by one
+// goroutine.
+type Yardstick interface {
+	Measure(ctx context.Context) (Reference, error)
+	Close() error
+}
+
+// Memory of a process, or of several together, in bytes.
 type Memory struct {
 	Resident int64 // now
 	Peak     int64 // the most so far
@@ -76,6 +87,7 @@ type Op string
 const (
 	OpCreate Op = "create" // first write to a facet that does not exist
 	OpWrite  Op = "write"  // insert one row
+	OpOne    Op = "one"    // insert one row, with the yardstick applied in between
 	OpRead   Op = "read"   // read one row by primary key
 	OpCold   Op = "cold"   // read one row of a facet that hibernates
 	OpFirst  Op = "first"  // read one row of each facet after a restart of the node
@@ -98,13 +110,14 @@ var Workloads = []Workload{
 	{Name: "read", Op: OpRead, About: "point reads by primary key, spread over all facets"},
 	{Name: "hot_write", Op: OpWrite, Facets: 1, About: "the same inserts, all on one facet"},
 	{Name: "hot_read", Op: OpRead, Facets: 1, About: "the same reads, all on one facet"},
+	{Name: "write_one", Op: OpOne, Callers: 1, Facets: 1, About: "the same inserts by one caller into one facet: latency alone"},
 	{Name: "cold", Op: OpCold, Callers: 1, About: "reads of facets that hibernate, one after the other"},
 	{Name: "first", Op: OpFirst, About: "first read of every facet after a restart of the node"},
 	{Name: "idle", Op: OpIdle, About: "memory and start-up time with many facets that hibernate"},
 }
 
 // canonical are the names of the workloads run unless others are asked for.
-var canonical = []string{"create", "write", "read", "hot_write", "hot_read", "cold"}
+var canonical = []string{"create", "write", "read", "hot_write", "hot_read", "write_one", "cold"}
 
 // Canonical are the workloads run unless others are asked for.
 func Canonical() []Workload {
@@ -112,11 +125,11 @@ func Canonical() []Workload {
 	return ws
 }
 
-// Select finds workloads by name.
+// Select finds workloads by name; write-one is write_one.
 func Select(names ...string) ([]Workload, error) {
 	var out []Workload
 	for _, name := range names {
-		i := slices.IndexFunc(Workloads, func(w Workload) bool { return w.Name == name })
+		i := slices.IndexFunc(Workloads, func(w Workload) bool { return w.Name == strings.ReplaceAll(name, "-", "_") })
 		if i < 0 {
 			var all []string
 			for _, w := range Workloads {
@@ -173,7 +186,7 @@ func (c *Config) fill() error {
 }
 
 func (c *Config) open(ctx context.Context) (*client.Client, error) {
-	return client.Open(ctx, []string{c.Node.Endpoint()}, client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench"})
+	return client.Open(ctx, c.Node.Endpoints(), client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench"})
 }
 
 func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, format+"\n", args...) }

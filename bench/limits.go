@@ -28,6 +28,16 @@ const (
 	warmShare = 10
 	maxWarm   = time.Second
 
+	// oneRounds is how often workload write_one changes to its yardstick and back:
+	// the load of a shared machine drifts, and both must see the same of it.
+	oneRounds = 5
+
+	// listPage is how many facets are asked for in one request, listTimeout bounds
+	// that, and maxListBody its answer.
+	listPage    = 1000
+	listTimeout = 10 * time.Second
+	maxListBody = 16 << 20
+
 	// deleters is how many callers clean up after a run.
 	deleters = 16
 )

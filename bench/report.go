@@ -14,7 +14,9 @@ type Report struct {
 	Results  []Result `json:"results"`
 	Limits   *Limits  `json:"limits,omitempty"`
 	Ratios   *Ratios  `json:"ratios,omitempty"`
-	Idle     *Idle    `json:"idle,omitempty"`
+	// Reference is what the results of write_one are compared with.
+	Reference *Reference `json:"reference,omitempty"`
+	Idle      *Idle      `json:"idle,omitempty"`
 	// Interrupted says that the run was ended early and what is here is a part.
 	Interrupted bool `json:"interrupted,omitempty"`
 }
@@ -28,7 +30,8 @@ type Settings struct {
 	Conns     int     `json:"connections"`
 	Seconds   float64 `json:"duration_seconds"`
 	Nodes     int     `json:"nodes"`
-	Target    string  `json:"target"`
+	Replicas  int     `json:"replicas,omitempty"` // copies of a new facet; 0: unknown
+	Target    string  `json:"target"`             // endpoints, with commas between
 	Data      string  `json:"data,omitempty"`
 	Started   string  `json:"started"`
 	Version   string  `json:"version,omitempty"`
@@ -102,6 +105,38 @@ type Ratios struct {
 	ReadR      float64 `json:"read_to_engine"`
 	HotWrite   float64 `json:"hot_write_to_write"`
 	HotRead    float64 `json:"hot_read_to_read"`
+}
+
+// Reference is the shortest way a durable write can take, measured between parts
+// of workload write_one: medians in microseconds.
+type Reference struct {
+	Owner   float64 `json:"owner_round_trip_p50_us"`   // framed, one caller, a value of the size written
+	Replica float64 `json:"replica_round_trip_p50_us"` // the same to a second node; 0 where there is one copy
+	Fsync   float64 `json:"fdatasync_p50_us"`          // of 4 KiB into a file written before
+	Sum     float64 `json:"sum_us"`
+	Write   float64 `json:"write_one_p50_us"`
+	Ratio   float64 `json:"write_one_to_sum"`
+}
+
+// meanReference is the mean of what was measured at several times.
+func meanReference(list []Reference) (m Reference) {
+	for _, r := range list {
+		m.Owner += r.Owner / float64(len(list))
+		m.Replica += r.Replica / float64(len(list))
+		m.Fsync += r.Fsync / float64(len(list))
+	}
+	return m
+}
+
+// finish fills in what follows from the rest.
+func (r *Reference) finish(write float64) {
+	r.Sum, r.Write = r.Owner+r.Replica+r.Fsync, write
+	if r.Sum > 0 {
+		r.Ratio = r.Write / r.Sum
+	}
+	for _, x := range []*float64{&r.Owner, &r.Replica, &r.Fsync, &r.Sum, &r.Write, &r.Ratio} {
+		*x = round(*x)
+	}
 }
 
 // Idle is what many idle facets cost.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +32,8 @@ const Tenant = "bench"
 type run struct {
 	cfg    Config
 	client *client.Client
-	prefix string // of the names of this run's facets
+	apis   []string // where the APIs of all nodes listen
+	prefix string   // of the names of this run's facets
 	set    *facets
 	report Report
 }
@@ -56,7 +58,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	r.report = Report{
 		Settings: Settings{
 			Facets: cfg.Facets, Callers: cfg.Callers, ValueSize: cfg.ValueSize, Rows: cfg.Rows, Conns: cfg.Conns,
-			Seconds: round(cfg.Duration.Seconds()), Nodes: 1, Target: cfg.Node.Endpoint(),
+			Seconds: round(cfg.Duration.Seconds()), Nodes: len(cfg.Node.Endpoints()), Target: strings.Join(cfg.Node.Endpoints(), ","),
 			Started: time.Now().UTC().Format(time.RFC3339),
 			Go:      runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0),
 		},
@@ -82,6 +84,7 @@ func (r *run) connect(ctx context.Context) error {
 		return err
 	}
 	r.client = c
+	r.look(ctx)
 	if r.set == nil {
 		r.set, err = r.name(r.prefix, r.cfg.Facets)
 		return err
@@ -93,6 +96,27 @@ func (r *run) connect(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// look finds out what the target says of itself. A node that does not is taken as
+// it was given.
+func (r *run) look(ctx context.Context) {
+	r.apis = r.cfg.Node.Endpoints()
+	c, err := r.client.Cluster(ctx)
+	if err != nil || len(c.Nodes) == 0 {
+		return
+	}
+	r.report.Settings.Nodes, r.report.Settings.Replicas = len(c.Nodes), c.Replicas
+	if len(c.Nodes) <= len(r.apis) {
+		return
+	}
+	// More nodes than were named: the others say where they listen.
+	r.apis = nil
+	for _, n := range c.Nodes {
+		if n.API != "" {
+			r.apis = append(r.apis, "http://"+n.API)
+		}
+	}
 }
 
 func (r *run) name(prefix string, n int) (*facets, error) {
@@ -137,7 +161,7 @@ func (r *run) all(ctx context.Context) error {
 	if r.cfg.Limits == nil {
 		return nil
 	}
-	l, err := r.cfg.Limits(ctx, r.report.Settings, r.cfg.Node.Endpoint(), func(s string) { r.cfg.say("%s", s) })
+	l, err := r.cfg.Limits(ctx, r.report.Settings, r.cfg.Node.Endpoints()[0], func(s string) { r.cfg.say("%s", s) })
 	if err != nil {
 		return fmt.Errorf("measure limits: %w", err)
 	}
@@ -163,6 +187,8 @@ func (r *run) workload(ctx context.Context, w Workload) error {
 		s, err = r.create(ctx, w.Callers, r.set)
 	case OpWrite:
 		s, err = r.steady(ctx, w, r.write(w.Facets))
+	case OpOne:
+		s, err = r.one(ctx, w)
 	case OpRead:
 		s, err = r.steady(ctx, w, r.read(w.Facets))
 	case OpCold:
@@ -272,109 +298,6 @@ func (r *run) readOne(ctx context.Context, f int, rng *mrand.Rand) error {
 		return fmt.Errorf("row %d of %v has a value of %d bytes, want %d", id, r.set.all[f].Name(), len(v), r.cfg.ValueSize)
 	}
 	return nil
-}
-
-// coldIdle is how long facets stay open where the node is ours: short, so that the
-// wait between rounds is.
-const coldIdle = 500 * time.Millisecond
-
-// cold lets all facets hibernate and reads one row of each, round after round.
-func (r *run) cold(ctx context.Context, w Workload) (*sample, error) {
-	_, err := r.restart(ctx, coldIdle)
-	foreign := errors.Is(err, ErrForeign)
-	if err != nil && !foreign {
-		return nil, err
-	}
-	all := &sample{hist: newHistogram()}
-	// The first touch after a restart is another thing than leaving hibernation,
-	// and does not count.
-	if err := r.touch(ctx); err != nil {
-		return nil, err
-	}
-	giveUp := time.Now().Add(2*r.cfg.Duration + time.Second)
-	for all.elapsed < r.cfg.Duration && (all.hist.TotalCount() == 0 || time.Now().Before(giveUp)) {
-		r.cfg.say("cold: waiting until all facets hibernate")
-		if err := r.hibernated(ctx, r.prefix, len(r.set.all)); err != nil {
-			return all, err
-		}
-		order := mrand.Perm(len(r.set.all))
-		s, err := drive(ctx, w.Callers, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
-			return r.readOne(ctx, order[i], rng)
-		})
-		all.merge(s)
-		if err != nil {
-			return all, err
-		}
-	}
-	if !foreign {
-		_, err = r.restart(ctx, 0)
-	}
-	return all, err
-}
-
-// touch reads one row of every facet.
-func (r *run) touch(ctx context.Context) error {
-	s, err := drive(ctx, r.cfg.Callers, &times{total: int64(len(r.set.all))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
-		return r.readOne(ctx, i, rng)
-	})
-	if err == nil {
-		err = s.firstErr
-	}
-	return err
-}
-
-// first restarts the node and reads one row of every facet.
-func (r *run) first(ctx context.Context, w Workload) (*sample, error) {
-	if _, err := r.restart(ctx, 0); err != nil {
-		return nil, err
-	}
-	order := mrand.Perm(len(r.set.all))
-	return drive(ctx, w.Callers, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
-		return r.readOne(ctx, order[i], rng)
-	})
-}
-
-// hibernated waits until none of the facets with the prefix is open.
-func (r *run) hibernated(ctx context.Context, prefix string, n int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, hibernateWait, fmt.Errorf("facets were still open after %v", hibernateWait))
-	defer cancel()
-	tick := time.NewTicker(hibernatePoll)
-	defer tick.Stop()
-	for {
-		open, err := r.anyOpen(ctx, prefix, n)
-		if err == nil && !open {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (r *run) anyOpen(ctx context.Context, prefix string, n int) (bool, error) {
-	seen := 0
-	for info, err := range r.client.List(ctx, Tenant, prefix) {
-		switch {
-		case err != nil:
-			return false, err
-		case len(info.Name.Facet) < len(prefix) || info.Name.Facet[:len(prefix)] != prefix:
-			continue
-		case info.Active:
-			return true, nil
-		}
-		if seen++; seen == n {
-			return false, nil
-		}
-	}
-	return false, fmt.Errorf("the node lists %d of %d facets", seen, n)
 }
 
 // cleanUp deletes the facets of the run from a node that goes on without it.

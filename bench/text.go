@@ -13,11 +13,18 @@ func (r *Report) WriteText(w io.Writer) error {
 	s := &r.Settings
 	fmt.Fprintf(&b, "facetd bench: %s callers, %s facets, %s-byte values, %gs each; %d CPUs, %s/%s\n",
 		count(s.Callers), count(s.Facets), count(s.ValueSize), s.Seconds, s.CPUs, s.OS, s.Arch)
-	if s.Data != "" {
-		fmt.Fprintf(&b, "node: %s, data in %s (every write is fsynced there)\n", s.Target, s.Data)
-	} else {
-		fmt.Fprintf(&b, "node: %s\n", s.Target)
+	where, durable := "node: "+s.Target, "there"
+	if s.Nodes > 1 {
+		where, durable = fmt.Sprintf("%d nodes: %s", s.Nodes, strings.ReplaceAll(s.Target, ",", " ")), "by a majority"
+		if s.Replicas > 0 {
+			where += fmt.Sprintf("; %d copies of a facet", s.Replicas)
+			durable += fmt.Sprintf(" of %d", s.Replicas)
+		}
 	}
+	if s.Data != "" {
+		where += fmt.Sprintf(", data in %s (every write is fsynced %s)", s.Data, durable)
+	}
+	fmt.Fprintln(&b, where)
 	if r.Interrupted {
 		b.WriteString("INTERRUPTED: what follows is a part of the run\n")
 	}
@@ -40,6 +47,7 @@ func (r *Report) WriteText(w io.Writer) error {
 			fmt.Fprintf(&b, "first error of %s: %s\n", x.Workload, x.FirstError)
 		}
 	}
+	r.referenceText(&b)
 	r.limitsText(&b)
 	if i := r.Idle; i != nil {
 		fmt.Fprintf(&b, "\n%s idle facets\n", count(i.Facets))
@@ -56,6 +64,24 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (r *Report) referenceText(b *strings.Builder) {
+	f := r.Reference
+	if f == nil {
+		return
+	}
+	b.WriteString("\none caller, one facet: the shortest way of a write, measured in between\n")
+	line := func(name string, us float64, note string) {
+		if us > 0 {
+			fmt.Fprintln(b, strings.TrimRight(fmt.Sprintf("  %-38s%s%s", name, right(fmt.Sprintf("%.1fµs", us), 10), right(note, 9)), " "))
+		}
+	}
+	line("round trip to the owner, p50", f.Owner, "")
+	line("round trip to a replica, p50", f.Replica, "")
+	line("fdatasync of 4 KiB, p50", f.Fsync, "")
+	line("together", f.Sum, "")
+	line("write_one, p50", f.Write, factor(f.Ratio))
 }
 
 func (r *Report) limitsText(b *strings.Builder) {

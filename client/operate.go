@@ -130,7 +130,8 @@ func (c *Client) Operation(ctx context.Context, id string) (Operation, error) {
 	return op, wrapOp("look at operation "+id, err)
 }
 
-// CancelOperation stops an operation where it is. One that has ended is left
+// CancelOperation stops an operation where it is; a node whose drain or decommission
+// is canceled is active again. One that has ended is left
 // alone.
 func (c *Client) CancelOperation(ctx context.Context, id string) error {
 	err := c.operate(ctx, operateTry, http.MethodDelete, "/v1/operations/"+url.PathEscape(id), nil, nil)

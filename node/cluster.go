@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -29,7 +30,14 @@ func (n *Node) openCluster() (err error) {
 		cfg.Dir = filepath.Join(n.dir.path, raftDir)
 	}
 	if !alone {
+		var server, client *tls.Config
+		if !n.cfg.PeerTLS.isZero() {
+			if server, client, err = n.cfg.PeerTLS.open(); err != nil {
+				return err
+			}
+		}
 		if n.peers, err = peer.Listen(peer.Config{
+			ServerTLS: server, ClientTLS: client, Identify: identifyPeer,
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
 			Handler: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Acks: &n.acks,
@@ -55,10 +63,16 @@ func (n *Node) openCluster() (err error) {
 	if alone {
 		return nil
 	}
+	var keys []gossip.Key
+	if n.cfg.GossipKeys != "" {
+		if keys, err = gossipKeys(n.cfg.GossipKeys); err != nil {
+			return err
+		}
+	}
 	if n.gossip, err = gossip.Open(gossip.Config{
 		Self: n.member(), Cluster: n.dir.cluster, Label: n.cfg.ClusterName,
 		Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise, Join: n.cfg.Join,
-		Insecure: true, Network: on.Gossip, Logger: n.log,
+		Keys: keys, Insecure: len(keys) == 0, Network: on.Gossip, Logger: n.log,
 	}); err != nil {
 		return fmt.Errorf("open gossip: %w", err)
 	}

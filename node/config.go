@@ -45,6 +45,13 @@ type Config struct {
 	// ClusterName keeps clusters apart that gossip on one network: nodes of another
 	// name are not heard. Default "facetd".
 	ClusterName string
+	// PeerTLS has nodes prove who they are on the peer port, and encrypts it. Without
+	// it the port is for a private network.
+	PeerTLS PeerTLS
+	// GossipKeys is a file with the keys of gossip in base64, one a line, 16, 24 or 32
+	// bytes each; the first encrypts, all decrypt. Without it gossip is in the clear,
+	// and whoever reaches the port can forge members.
+	GossipKeys string
 	// Replicas is the replication factor of new facets: 1, 3 or 5. Default 3. While
 	// there are fewer nodes, the largest odd number there is; facets are given more
 	// replicas when nodes come.
@@ -158,7 +165,7 @@ func (c *Config) validate() error {
 	if c.FacetBytes < 64*facet.PageSize || c.FacetBytes/facet.PageSize > facet.MaxPages {
 		bad("facet size limit %d is not between %d and %d bytes", c.FacetBytes, 64*facet.PageSize, int64(facet.MaxPages)*facet.PageSize)
 	}
-	if c.LogBudget < 16<<20 {
+	if c.LogBudget < 16<<20 && c.Platform == nil {
 		bad("commit log budget %d is less than 16 MiB", c.LogBudget)
 	}
 	if c.MemoryBudget < 16<<20 {

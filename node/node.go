@@ -132,7 +132,7 @@ func (n *Node) openStores() (err error) {
 	var report replica.Report
 	n.replicas, report, err = replica.Open(replica.Options{
 		FS: n.cfg.Platform.FS, Dir: "data", StoreID: [16]byte(n.dir.store),
-		LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
+		Log: n.cfg.Platform.Log, LogBudget: n.cfg.LogBudget, Fatal: n.fail, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open replica store: %w", err)
@@ -173,10 +173,10 @@ func (n *Node) openOwners() (err error) {
 	if n.owners, err = owner.New(opts); err != nil {
 		return err
 	}
-	n.acks.owners.Store(n.owners)
 	n.following.Lock()
-	n.changes = n.table.Watch() // before the first session begins
+	n.changes = n.table.Watch() // before the first session begins: orders come as soon as there are owners
 	n.following.Unlock()
+	n.acks.owners.Store(n.owners)
 	n.wg.Go(n.follow)
 	return nil
 }

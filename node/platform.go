@@ -7,6 +7,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/cluster/gossip"
+	"github.com/facetd/facetd/facet/commitlog"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/lease"
 )
@@ -17,6 +18,7 @@ import (
 // users ask Node.Service.
 type Platform struct {
 	FS   disk.FS           // of the data directory; needed
+	Log  commitlog.Options // sizes of the commit log; zero means its defaults
 	Raft *consensus.Memory // the placement log
 
 	// Identity is what the data directory says of itself; Save keeps it. Both, or

@@ -22,8 +22,6 @@ const (
 	reconcileEvery = 2 * time.Second
 	// copiesEvery is how often the copies here are compared with the table.
 	copiesEvery = 15 * time.Second
-	// redialTimeout bounds one look for a lost node, so that looks do not pile up.
-	redialTimeout = reconcileEvery / 2
 	// trashEvery is how often deleted data past their grace period are removed.
 	trashEvery = 10 * time.Minute
 	// trashGrace is how long the files of deleted facets are kept.
@@ -58,7 +56,6 @@ func (n *Node) reconcile() {
 		}
 		n.collect()
 		n.watchDisk()
-		n.redial()
 		if time.Since(lastSweep) >= copiesEvery {
 			lastSweep = time.Now()
 			_ = n.keeper.Sweep(n.ctx) // it ends early only with the node
@@ -107,25 +104,6 @@ func (n *Node) watchDisk() {
 	} else if n.stalled {
 		n.holder.Unpause()
 		n.stalled = false
-	}
-}
-
-// redial looks for nodes that were lost while facets are in use here: their members
-// of replica sets are sent what they missed as soon as they are back, though nobody
-// writes. A connection that is there, or being made, costs nothing.
-func (n *Node) redial() {
-	if n.peers == nil || n.owners.Sessions() == 0 {
-		return
-	}
-	for _, node := range n.table.Nodes() {
-		if node.ID == n.dir.Node || n.peers.Peer(node.ID).Status().Connected {
-			continue
-		}
-		n.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, redialTimeout)
-			defer cancel()
-			_, _ = n.peers.Peer(node.ID).Ping(ctx) // whether it answers, Acks.Ready tells
-		})
 	}
 }
 

@@ -234,8 +234,8 @@ type TenantUse struct {
 // epochOf is the first epoch of a generation.
 func epochOf(generation uint16) facet.Epoch { return facet.Epoch(generation)<<48 | 1 }
 
-// nextEpoch is the epoch issued after e in a generation; ok is false when there
-// is none left, which no cluster lives to see.
+// nextEpoch is the epoch issued after e in a generation (rule R2); ok is false when
+// there is none left, which no cluster lives to see.
 func nextEpoch(e facet.Epoch, generation uint16) (next facet.Epoch, ok bool) {
 	if e == ^facet.Epoch(0) {
 		return 0, false

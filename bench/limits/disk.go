@@ -3,46 +3,20 @@ package limits
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"sync"
 
 	"github.com/facetd/facetd/bench"
-	"github.com/facetd/facetd/internal/disk"
 )
 
 // sync measures how many callers get a value on disk per second when they share
-// fdatasyncs as well as they can, and what a single writer gets. The file is
-// written once before, as the segments of the commit log are.
+// fdatasyncs as well as they can, and what a single writer gets.
 func (cfg *Config) sync(ctx context.Context, l *bench.Limits) (err error) {
-	f, err := disk.OS(cfg.Dir).OpenFile("fdatasync", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := newSyncFile(cfg.Dir, logBytes, cfg.Callers*(cfg.ValueSize+64))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	zeros := make([]byte, 1<<20)
-	for off := int64(0); off < logBytes; off += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros, off); err != nil {
-			return err
-		}
-	}
-	if err := f.Datasync(); err != nil {
-		return err
-	}
-	buf := make([]byte, (cfg.Callers*(cfg.ValueSize+64)/block+1)*block)
-	rand.Read(buf)
-	var off int64
-	write := func(n int) error {
-		n = (n + block - 1) / block * block
-		if off+int64(n) > logBytes {
-			off = 0
-		}
-		if _, err := f.WriteAt(buf[:min(n, len(buf))], off); err != nil {
-			return err
-		}
-		off += int64(n)
-		return f.Datasync()
-	}
-	if l.FsyncSingle, err = cfg.rate(ctx, 1, func(int) error { return write(block) }); err != nil {
+	defer f.close()
+	if l.FsyncSingle, err = cfg.rate(ctx, 1, func(int) error { return f.write(block) }); err != nil {
 		return err
 	}
 
@@ -66,7 +40,7 @@ func (cfg *Config) sync(ctx context.Context, l *bench.Limits) (err error) {
 					more = false
 				}
 			}
-			err := write(len(batch) * (cfg.ValueSize + 64))
+			err := f.write(len(batch) * (cfg.ValueSize + 64))
 			calls++
 			for _, w := range batch {
 				w.done <- err
@@ -94,4 +68,11 @@ func (cfg *Config) sync(ctx context.Context, l *bench.Limits) (err error) {
 	close(wishes)
 	wg.Wait()
 	return err
+}
+
+// randomBlocks gives n random bytes, in whole blocks.
+func randomBlocks(n int) []byte {
+	buf := make([]byte, (n/block+1)*block)
+	rand.Read(buf) // never fails
+	return buf
 }

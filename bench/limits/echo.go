@@ -17,55 +17,78 @@ import (
 // echo measures pings with a payload of the value's size over one bare connection:
 // what the transport can carry when neither side does anything else.
 func (cfg *Config) echo(ctx context.Context) (float64, error) {
-	conn, err := dial(ctx, cfg.Endpoint, cfg.Token)
+	p, err := newPinger(ctx, cfg.Endpoint, cfg.Token, cfg.Callers, cfg.ValueSize)
 	if err != nil {
 		return 0, err
 	}
-	answers := make([]chan struct{}, cfg.Callers)
-	for i := range answers {
-		answers[i] = make(chan struct{}, 1)
+	defer p.close()
+	return cfg.rate(ctx, cfg.Callers, p.ping)
+}
+
+// pinger is one bare connection to a node that callers share.
+type pinger struct {
+	conn    *wire.Conn
+	answers []chan struct{} // of each caller
+	payload []byte
+	ended   chan error // of the reader
+}
+
+func newPinger(ctx context.Context, endpoint, token string, callers, size int) (*pinger, error) {
+	conn, err := dial(ctx, endpoint, token)
+	if err != nil {
+		return nil, err
+	}
+	p := &pinger{conn: conn, answers: make([]chan struct{}, callers), payload: make([]byte, min(size, wire.MaxPing)), ended: make(chan error, 1)}
+	rand.Read(p.payload)
+	for i := range p.answers {
+		p.answers[i] = make(chan struct{}, 1)
 	}
 	ready := make(chan struct{})
-	ended := make(chan error, 1)
 	conn.End(wire.AppendHello(conn.Begin(), wire.Hello{VersionMin: wire.VersionMin, VersionMax: wire.VersionMax, Software: "facetd bench echo"}))
 	go func() {
 		greeted := false
-		ended <- conn.Run(func(f wire.Frame) error {
+		p.ended <- conn.Run(func(f wire.Frame) error {
 			switch {
 			case !greeted && f.Type == wire.TypeHelloOK:
 				greeted = true
 				conn.SetMaxFrame(wire.MaxFrame)
 				close(ready)
-			case greeted && f.Type == wire.TypePong && f.ID >= 1 && int(f.ID) <= len(answers):
-				answers[f.ID-1] <- struct{}{}
+			case greeted && f.Type == wire.TypePong && f.ID >= 1 && int(f.ID) <= len(p.answers):
+				p.answers[f.ID-1] <- struct{}{}
 			default:
 				return fmt.Errorf("unexpected %v frame", f.Type)
 			}
 			return nil
 		})
 	}()
-	defer func() {
-		conn.Close(nil)
-		<-ended
-	}()
 	select {
 	case <-ready:
+		return p, nil
 	case <-conn.Done():
-		return 0, conn.Err()
+		err = conn.Err()
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
-	payload := make([]byte, min(cfg.ValueSize, wire.MaxPing))
-	rand.Read(payload)
-	return cfg.rate(ctx, cfg.Callers, func(caller int) error {
-		if err := conn.End(wire.AppendPing(conn.Begin(), wire.TypePing, uint32(caller+1), payload)); err != nil {
-			return err
-		}
-		select {
-		case <-answers[caller]:
-			return nil
-		case <-conn.Done():
-			return conn.Err()
-		}
-	})
+	p.close()
+	return nil, err
+}
+
+// ping makes one round trip for a caller.
+func (p *pinger) ping(caller int) error {
+	if err := p.conn.End(wire.AppendPing(p.conn.Begin(), wire.TypePing, uint32(caller+1), p.payload)); err != nil {
+		return err
+	}
+	select {
+	case <-p.answers[caller]:
+		return nil
+	case <-p.conn.Done():
+		return p.conn.Err()
+	}
+}
+
+func (p *pinger) close() {
+	p.conn.Close(nil)
+	<-p.ended
 }
 
 // dial connects to a node and upgrades to the native protocol.

@@ -53,3 +53,27 @@ func TestAFailureIsTold(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The reference by its disk alone; cmd/facetd's scripts measure it with nodes.
+func TestReference(t *testing.T) {
+	f, err := newSyncFile(t.TempDir(), 1<<20, block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Reference{cfg: Config{Dir: t.TempDir(), Duration: 5 * time.Millisecond}, disk: f}
+	got, err := r.Measure(t.Context())
+	if err != nil || got.Fsync <= 0 || got.Owner != 0 || got.Replica != 0 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for range 2*(1<<20)/block + 1 { // over the end
+		if err := f.write(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewReference(t.Context(), Config{Dir: t.TempDir(), ValueSize: 1}, []string{"http://127.0.0.1:1"}); err == nil {
+		t.Error("nobody listens there, and it is prepared")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,26 +14,34 @@ import (
 	"github.com/facetd/facetd/bench/limits"
 )
 
+// maxYardstick bounds each part of what write_one is compared with, each time.
+const maxYardstick = 500 * time.Millisecond
+
 func benchCommand() *command {
 	var about strings.Builder
 	for _, w := range bench.Workloads {
 		fmt.Fprintf(&about, "  %-10s %s\n", w.Name, w.About)
 	}
 	return &command{
-		name: "bench", short: "measure a node, and what this machine could do at best",
-		long: `Without --target it starts a node as a child process on a free loopback port, with
-its data in a new directory under --data, and throws both away in the end. The
-limits are measured in the same run: what a framed connection can echo (E), what
-the engine alone can write (W) and read (R) without network and disk, what a
-group of callers can get fsynced, and what one stock SQLite database does. Figures
-of different runs differ by up to 1.5 times; the ratios are steadier.
+		name: "bench", short: "measure a node or a cluster, and what this machine could do at best",
+		long: `Without --target it starts a node, or with --nodes N a cluster, as child processes
+on free loopback ports, with the data in a new directory under --data, and throws
+all of it away in the end. The limits are measured in the same run: what a framed
+connection can echo (E), what the engine alone can write (W) and read (R) without
+network and disk, what a group of callers can get fsynced, and what one stock
+SQLite database does. write_one is compared with the shortest way a write can take,
+measured in turns with it: a round trip to the owner, one to a replica, and an
+fdatasync. Figures of different runs differ by up to 1.5 times; the ratios are
+steadier. The nodes of a cluster share this machine, its cores and its disk, with
+each other and with the load: that is a comparison, not a capacity.
 
 Workloads:
 ` + about.String(),
 		examples: []string{
 			"facetd bench",
 			"facetd bench --json --duration 5s --workloads write,read > report.json",
-			"facetd bench --target http://10.0.0.5:7400 --workloads create,write,read",
+			"facetd bench --nodes 3 --workloads create,write,read,write_one",
+			"facetd bench --target http://10.0.0.5:7400,http://10.0.0.6:7400 --workloads create,write,read",
 			"facetd bench --workloads idle --facets 100000",
 		},
 		setup: func(fs *flag.FlagSet) action {
@@ -44,20 +53,25 @@ Workloads:
 			fs.IntVar(&cfg.Callers, "callers", 64, "keep `N` requests under way")
 			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
 			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
-			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to the node")
-			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,cold)")
+			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to each node")
+			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,write_one,cold)")
 			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
-			target := fs.String("target", "", "measure the node at this `URL` instead of a new one")
-			data := fs.String("data", ".", "make the child's data directory under this `DIR`")
+			var target list
+			fs.Var(&target, "target", "measure the node or cluster at these `URLS`, with commas between, instead of a new one")
+			data := fs.String("data", ".", "make the data directory under this `DIR`")
 			withLimits := fs.Bool("limits", true, "measure the limits of this machine as well; with --target only when given")
-			pprof := fs.String("pprof", "", "have the child serve profiles on this loopback `ADDR`")
-			nodes := fs.Int("nodes", 1, "number `N` of nodes to start; more than one comes with clustering")
+			pprof := fs.String("pprof", "", "have the node serve profiles on this loopback `ADDR`, node k of a cluster at port + k-1")
+			nodes := fs.Int("nodes", 1, "start `N` nodes")
+			replicas := fs.Int("replicas", 0, "have the nodes of a cluster keep `N` copies of a facet (default theirs)")
 			quiet := fs.Bool("quiet", false, "print no progress")
 			return func(ctx context.Context, p *program, _ []string) error {
-				if *nodes != 1 {
-					return usagef("--nodes %d comes with clustering; this version measures one node: leave it out", *nodes)
+				if *nodes < 1 || *nodes > maxDevNodes {
+					return usagef("--nodes is %d; write 1 to %d", *nodes, maxDevNodes)
+				}
+				if *replicas < 0 || *replicas > *nodes {
+					return usagef("--replicas is %d; write 1 to the number of --nodes", *replicas)
 				}
 				if len(names) > 0 {
 					ws, err := bench.Select(names...)
@@ -73,11 +87,11 @@ Workloads:
 				defer stop()
 				explicit := false
 				fs.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "limits" })
-				if *target != "" {
+				if len(target) > 0 {
 					if !explicit {
 						*withLimits = false
 					}
-					return runBench(ctx, p, cfg, foreignNode{strings.TrimSuffix(*target, "/")}, "", *withLimits, *json_)
+					return runBench(ctx, p, cfg, foreign(target), "", *withLimits, *json_)
 				}
 				if *pprof != "" && !loopback(*pprof) {
 					return usagef("--pprof listens on loopback only, not on %s", *pprof)
@@ -90,21 +104,44 @@ Workloads:
 				if memoryBacked(dir) {
 					fmt.Fprintf(p.stderr, "WARNING: %s is in memory, where fsync costs nothing; give --data a directory on a real disk\n", dir)
 				}
-				child := &childNode{dir: filepath.Join(dir, "node"), env: p.env, log: filepath.Join(dir, "node.log"), pprof: *pprof}
-				defer child.stop()
-				if !*quiet {
-					fmt.Fprintf(p.stderr, "starting a node with its data in %s\n", dir)
+				var n bench.Node
+				what := "a node"
+				if *nodes == 1 {
+					child := &childNode{dir: filepath.Join(dir, "node"), env: p.env, log: filepath.Join(dir, "node.log"), pprof: *pprof}
+					defer child.stop()
+					n = child
+				} else {
+					all := &clusterNodes{dir: filepath.Join(dir, "nodes"), logFile: filepath.Join(dir, "nodes.log"), nodes: *nodes, replicas: *replicas, pprof: *pprof}
+					defer all.close()
+					n, what = all, fmt.Sprintf("%d nodes", *nodes)
 				}
-				// The run that measures hibernation starts the node its own way; the
+				if !*quiet {
+					fmt.Fprintf(p.stderr, "starting %s with the data in %s\n", what, dir)
+				}
+				// The run that measures hibernation starts the nodes its own way; the
 				// start here is the usual one.
-				if _, err := child.Restart(ctx, 0); err != nil {
+				if _, err := n.Restart(ctx, 0); err != nil {
+					if log, ok := n.(logged); ok {
+						log.tail(p.stderr)
+					}
 					return err
 				}
-				return runBench(ctx, p, cfg, child, dir, *withLimits && !onlyIdle(cfg.Workloads), *json_)
+				return runBench(ctx, p, cfg, n, dir, *withLimits && !onlyIdle(cfg.Workloads), *json_)
 			}
 		},
 	}
 }
+
+// foreign are the nodes at these URLs.
+func foreign(urls []string) (out foreignNodes) {
+	for _, u := range urls {
+		out = append(out, strings.TrimSuffix(u, "/"))
+	}
+	return out
+}
+
+// logged is a bench.Node whose messages are at hand.
+type logged interface{ tail(w io.Writer) }
 
 // onlyIdle reports whether the run measures memory only, which no limit is
 // compared with.
@@ -132,15 +169,20 @@ func benchDir(parent string) (string, error) {
 func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, dir string, withLimits, asJSON bool) error {
 	cfg.Node = n
 	if withLimits {
-		cfg.Limits = func(ctx context.Context, s bench.Settings, endpoint string, progress func(string)) (bench.Limits, error) {
-			at := dir
-			if at == "" {
-				var err error
-				if at, err = benchDir("."); err != nil {
-					return bench.Limits{}, err
-				}
-				defer os.RemoveAll(at)
+		at := dir
+		if at == "" {
+			var err error
+			if at, err = benchDir("."); err != nil {
+				return err
 			}
+			defer os.RemoveAll(at)
+		}
+		cfg.Yardstick = func(ctx context.Context, s bench.Settings, endpoints []string) (bench.Yardstick, error) {
+			return limits.NewReference(ctx, limits.Config{
+				Dir: filepath.Join(at, "reference"), Token: cfg.Token, ValueSize: s.ValueSize, Duration: min(cfg.Duration/10, maxYardstick),
+			}, endpoints)
+		}
+		cfg.Limits = func(ctx context.Context, s bench.Settings, endpoint string, progress func(string)) (bench.Limits, error) {
 			return limits.Measure(ctx, limits.Config{
 				Endpoint: endpoint, Dir: filepath.Join(at, "limits"), Token: cfg.Token,
 				Facets: s.Facets, Callers: s.Callers, ValueSize: s.ValueSize, Rows: s.Rows, Progress: progress,
@@ -150,11 +192,9 @@ func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, d
 	}
 	report, err := bench.Run(ctx, cfg)
 	report.Settings.Version = versionText()
-	if child, ok := n.(*childNode); ok {
-		report.Settings.Data = child.dir
-		if err != nil {
-			child.tail(p.stderr)
-		}
+	report.Settings.Data = dir
+	if log, ok := n.(logged); ok && err != nil {
+		log.tail(p.stderr)
 	}
 	if err != nil && len(report.Results) == 0 && report.Idle == nil {
 		return err

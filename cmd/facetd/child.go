@@ -40,8 +40,8 @@ type childNode struct {
 	url   string
 }
 
-// Endpoint implements bench.Node.
-func (c *childNode) Endpoint() string { return c.url }
+// Endpoints implements bench.Node.
+func (c *childNode) Endpoints() []string { return []string{c.url} }
 
 // Restart implements bench.Node.
 func (c *childNode) Restart(ctx context.Context, idleAfter time.Duration) (time.Duration, error) {
@@ -144,7 +144,12 @@ func (c *childNode) Memory() (bench.Memory, error) {
 	if c.cmd == nil {
 		return bench.Memory{}, errors.New("the node does not run")
 	}
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/status")
+	return processMemory(c.cmd.Process.Pid)
+}
+
+// processMemory reads the memory of a process.
+func processMemory(pid int) (bench.Memory, error) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return bench.Memory{}, fmt.Errorf("read the memory of the node: %w", err)
 	}
@@ -176,11 +181,13 @@ func parseStatus(s string) (m bench.Memory, err error) {
 	return m, nil
 }
 
-// lastLines is the end of the child's log.
-func (c *childNode) lastLines() string {
-	f, err := os.Open(c.log)
+func (c *childNode) lastLines() string { return lastLines(c.log) }
+
+// lastLines is the end of a log.
+func lastLines(log string) string {
+	f, err := os.Open(log)
 	if err != nil {
-		return "it left no log"
+		return "there is no log"
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Size() > childLogTail {
@@ -188,23 +195,23 @@ func (c *childNode) lastLines() string {
 	}
 	b, _ := io.ReadAll(io.LimitReader(f, childLogTail))
 	if len(b) == 0 {
-		return "its log is empty"
+		return "the log is empty"
 	}
-	return "its log ends with\n" + strings.TrimSpace(string(b))
+	return "the log ends with\n" + strings.TrimSpace(string(b))
 }
 
 func (c *childNode) tail(w io.Writer) { fmt.Fprintf(w, "the node: %s\n", c.lastLines()) }
 
-// foreignNode is a node somebody else runs.
-type foreignNode struct{ url string }
+// foreignNodes are nodes somebody else runs: where their APIs listen.
+type foreignNodes []string
 
-// Endpoint implements bench.Node.
-func (f foreignNode) Endpoint() string { return f.url }
+// Endpoints implements bench.Node.
+func (f foreignNodes) Endpoints() []string { return f }
 
 // Restart implements bench.Node.
-func (foreignNode) Restart(context.Context, time.Duration) (time.Duration, error) {
+func (foreignNodes) Restart(context.Context, time.Duration) (time.Duration, error) {
 	return 0, bench.ErrForeign
 }
 
 // Memory implements bench.Node.
-func (foreignNode) Memory() (bench.Memory, error) { return bench.Memory{}, bench.ErrForeign }
+func (foreignNodes) Memory() (bench.Memory, error) { return bench.Memory{}, bench.ErrForeign }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -30,6 +31,9 @@ const (
 
 	// devVoters is how many nodes begin a cluster; those after them join it.
 	devVoters = 5
+
+	// minFreePort and maxFreePort are where free ports are looked for.
+	minFreePort, maxFreePort = 10_000, 32_000
 
 	// maxOutputLine bounds how much of a child's line is kept back until its end.
 	maxOutputLine = 64 << 10
@@ -190,13 +194,10 @@ func freePorts(host string, n int) (int, error) {
 		return true
 	}
 	for range tries {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-		if err != nil {
-			return 0, fmt.Errorf("find free ports: %w", err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if port+devStep*n < 1<<16 && free(port) {
+		// Below those that systems give to outgoing connections: such a port would be
+		// taken again before a node listens there, on a busy machine often.
+		port := minFreePort + rand.IntN(maxFreePort-minFreePort-devStep*n)
+		if free(port) {
 			return port, nil
 		}
 	}

@@ -155,10 +155,10 @@ func TestNodeCommands(t *testing.T) {
 	runLines(t, server, []line{
 		{"node drain --no-wait --json n1", 0, `"state":"running"`, ""},
 		{"operations", 0, "drain         n1    running  2026-01-02T03:04:05Z  1 of 100 facets", ""},
-		{"node drain --cancel n1", 0, "canceled drain of n1", "to give it work again: facetd node undrain n1"},
+		{"node drain --cancel n1", 0, "canceled drain of n1", "n1 is active again"},
 		{"operations --json", 0, `"state":"canceled"`, ""},
 		{"node decommission --no-wait n2", 0, "decommission of n2 runs as op-9", ""},
-		{"operations cancel op-9", 0, "canceled decommission of n2", "facetd node undrain n2"},
+		{"operations cancel op-9", 0, "canceled decommission of n2", "n2 is active again"},
 		{"operations cancel op-9", 0, "", "op-9 is canceled already"},
 		{"operations cancel op-99", 1, "", "there is no operation"},
 		{"operations now", 2, "", "does not take"},

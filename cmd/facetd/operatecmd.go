@@ -225,20 +225,20 @@ func cancelRunning(ctx context.Context, p *program, cl *client.Client, req clien
 	what := operationText(req.Kind, req.Node)
 	for _, op := range list {
 		if op.Kind == req.Kind && op.Node == req.Node && op.State == client.OperationRunning {
-			return cancelOperation(ctx, p, cl, op.ID, what, req.Node)
+			return cancelOperation(ctx, p, cl, op)
 		}
 	}
 	fmt.Fprintf(p.stderr, "there is no %s to cancel\n", what)
 	return nil
 }
 
-func cancelOperation(ctx context.Context, p *program, cl *client.Client, id, what, node string) error {
-	if err := cl.CancelOperation(ctx, id); err != nil {
+func cancelOperation(ctx context.Context, p *program, cl *client.Client, op client.Operation) error {
+	if err := cl.CancelOperation(ctx, op.ID); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "canceled %s\n", what)
-	if node != "" {
-		fmt.Fprintf(p.stderr, "%s stays as it is marked; to give it work again: facetd node undrain %s\n", node, node)
+	fmt.Fprintf(p.stdout, "canceled %s\n", operationText(op.Kind, op.Node))
+	if op.Kind == "drain" || op.Kind == "decommission" {
+		fmt.Fprintf(p.stderr, "%s is active again; what was moved stays where it is now\n", op.Node)
 	}
 	return nil
 }
@@ -340,7 +340,7 @@ func dash(s string) string {
 func operationsCancelCommand() *command {
 	return clientCommand(command{
 		name: "operations cancel", args: "ID", short: "cancel an operation", minArgs: 1, maxArgs: 1,
-		long:     "What it did stays done. A node that was being drained keeps its mark until it is\nundrained. One that has ended is left alone.",
+		long:     "What it did stays done. A node that was being drained or decommissioned is active\nagain. An operation that has ended is left alone.",
 		examples: []string{"facetd operations cancel op-7"},
 	}, func(fs *flag.FlagSet) func(context.Context, *program, *client.Client, []string) error {
 		return func(ctx context.Context, p *program, cl *client.Client, args []string) error {
@@ -352,7 +352,7 @@ func operationsCancelCommand() *command {
 				fmt.Fprintf(p.stderr, "%s is %s already\n", op.ID, op.State)
 				return nil
 			}
-			return cancelOperation(ctx, p, cl, op.ID, operationText(op.Kind, op.Node), op.Node)
+			return cancelOperation(ctx, p, cl, op)
 		}
 	})
 }

@@ -3,11 +3,17 @@ package owner
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/disk"
+	"github.com/facetd/facetd/node/service"
 )
 
 // TestReplicated: what is acknowledged is in every copy, and a member that was away
@@ -337,6 +343,230 @@ func TestReplaced(t *testing.T) {
 		// And it goes back, with nothing in between.
 		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
 		if got := old.count(n); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnDiskStalls: others commit while the owner's own log takes nothing. It is
+// noticed, and what is kept in memory for it is bounded (rule R32).
+func TestOwnDiskStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		time.Sleep(time.Second)
+		r.mem.Inject(disk.Fault{Ops: disk.OpDatasync, Path: "data/log/*", Delay: 30 * time.Second, Times: 1})
+		var last <-chan *service.Call
+		for i := range 2 * quorum.MaxWindow {
+			_, last = r.submit(request(n, stmt("INSERT INTO t VALUES (?)", i)))
+		}
+		time.Sleep(5 * time.Second)
+		s := r.m.sessions.find(id)
+		s.mu.Lock()
+		kept, committed := len(s.recent.entries), s.core.Committed()
+		s.mu.Unlock()
+		if kept > quorum.MaxWindow+1 || committed < quorum.MaxWindow/2 || !r.m.Stalled() {
+			t.Errorf("%d entries are kept, committed up to %v, stalled: %v", kept, committed, r.m.Stalled())
+		}
+		if _, err := r.answer(last); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if got := r.count(n); got != 2*quorum.MaxWindow || r.m.Stalled() {
+			t.Errorf("%d rows, stalled: %v", got, r.m.Stalled())
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.recent.entries) > 0 {
+			t.Errorf("%d entries are kept at the end", len(s.recent.entries))
+		}
+	})
+}
+
+// TestQuorumReads: without leases reads ask a majority; with one they are fresh, and
+// without one they wait (rule R34).
+func TestQuorumReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		w.leases = false
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for i := range 10 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			if got := r.count(n); got != int64(i+1) {
+				t.Errorf("%d rows, want %d", got, i+1)
+			}
+		}
+		w.net.Partition([]string{"n1", "n3"}, []string{"n2"})
+		if got := r.count(n); got != 10 {
+			t.Errorf("%d rows", got)
+		}
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, read := r.submit(request(n, stmt("SELECT count(*) FROM t")))
+		time.Sleep(20 * time.Second)
+		if len(read) > 0 {
+			t.Error("a read is answered that nobody confirmed")
+		}
+		w.net.HealAll()
+		if rows, err := r.answer(read); err != nil || rows[0][0].Int != 10 {
+			t.Errorf("%v, %v", rows, err)
+		}
+	})
+}
+
+// TestOwnerDies: the owner's process ends; another member recovers all that was
+// acknowledged, and the one that comes back catches up, by a snapshot.
+func TestOwnerDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, lost := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
+		synctest.Wait()
+		mem := r.kill()
+		if _, err := r.answer(lost); !errors.Is(err, facet.ErrUnknownOutcome) {
+			t.Errorf("write: %v", err)
+		}
+		w.net.HealAll()
+		w.take(n, 2, 3)
+		next := w.node(3)
+		if got := next.count(n); got != 20 {
+			t.Errorf("%d rows", got)
+		}
+		for range 20 {
+			next.must(n, "INSERT INTO t VALUES (1)")
+		}
+		next.m.CheckpointSoon(n)
+		time.Sleep(5 * time.Second)
+		next.must(n, "INSERT INTO t VALUES (1)")
+		r = w.start(1, mem, 2)
+		w.holds(id, 1, 3, 10*time.Second)
+		// And it becomes the owner again by a handover.
+		w.check(next.m.Move(t.Context(), n, Transfer{Owner: "n1"}))
+		if got := r.count(n); got != 41 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestRestWithoutOne: a facet goes to rest while a member is away, which gets what it
+// lacks when it is back.
+func TestRestWithoutOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		mem := w.node(3).kill()
+		r.must(n, "INSERT INTO t VALUES (1)")
+		time.Sleep(5 * time.Minute)
+		if r.m.Sessions() != 0 {
+			t.Error("the facet does not rest")
+		}
+		w.start(3, mem, 2)
+		w.holds(id, 3, 1, 10*time.Second)
+		time.Sleep(5 * time.Minute)
+		if r.m.Sessions() != 0 {
+			t.Error("the facet does not rest again")
+		}
+		if got := r.count(n); got != 1 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnCopyDamaged: the owner's log is damaged. Another member serves, and heals
+// the copy.
+func TestOwnCopyDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		for range 20 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+		}
+		mem := r.kill()
+		w.check(mem.Corrupt("data/log/00000001.seg", func(b []byte) {
+			for i := 5 * 4096; i < 6*4096; i++ {
+				b[i] ^= 0x55
+			}
+		}))
+		r = w.start(1, mem, 2)
+		copy, err := r.store.Replica(id)
+		w.check(err)
+		if h := copy.Meta().Health; h < replica.Holed {
+			t.Fatalf("the copy is %v", h)
+		}
+		w.take(n, 2, 1)
+		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("the damaged owner says %v", err)
+		}
+		row, _ := r.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 20 || row.Owner == "n1" {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+		w.node(int(row.Owner[1]-'0')).must(n, "INSERT INTO t VALUES (1)")
+		w.holds(id, 1, int(row.Owner[1]-'0'), 20*time.Second)
+		if h := copy.Meta().Health; h != replica.Healthy {
+			t.Errorf("the copy is %v", h)
+		}
+	})
+}
+
+// TestImportReplicated: an import is on a majority before its name leads to it, and
+// on all soon.
+func TestImportReplicated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n, m := name("a"), name("b")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		e, err := r.m.Export(t.Context(), n)
+		w.check(err)
+		path := filepath.Join(t.TempDir(), "x.db")
+		f, err := os.Create(path)
+		w.check(err)
+		_, err = e.WriteTo(f)
+		w.check(err)
+		w.check(f.Close())
+		pages, sum := uint32(e.Size()/facet.PageSize), e.Position().Sum
+		w.check(e.Close())
+		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
+		w.check(r.m.Import(t.Context(), m, path, pages, sum, false))
+		row, _ := r.Lookup(m)
+		w.holds(row.Incarnation, 2, 1, time.Second)
+		w.net.HealAll()
+		r.must(m, "INSERT INTO t VALUES (1)")
+		w.holds(row.Incarnation, 3, 1, 20*time.Second)
+		w.take(m, 2, 3)
+		if got := w.node(3).count(m); got != 2 {
+			t.Errorf("%d rows", got)
+		}
+		// And over what is there.
+		w.check(r.m.Import(t.Context(), n, path, pages, sum, true))
+		if got := r.count(n); got != 1 {
 			t.Errorf("%d rows", got)
 		}
 	})

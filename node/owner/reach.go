@@ -205,7 +205,7 @@ func (s *session) fetch(a quorum.Action) {
 var errTooMuch = errors.New("more entries than a session may hold")
 
 func (s *session) fetchEntries(ctx context.Context, a *quorum.Action) ([]facet.Commit, error) {
-	if a.Seq <= s.own.Meta().Base.Seq {
+	if m := s.own.Meta(); a.Seq <= m.Base.Seq || m.Health >= replica.Holed {
 		return nil, errTooMuch // the own copy is of no use: it is to be replaced as a whole
 	}
 	var entries []facet.Commit

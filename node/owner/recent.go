@@ -11,6 +11,7 @@ import "github.com/facetd/facetd/facet"
 type recent struct {
 	first   facet.Seq
 	entries []*entry // a queue: the oldest first
+	bytes   int      // of their pages
 	spare   []*entry
 }
 
@@ -31,6 +32,7 @@ func (r *recent) push(c *facet.Commit) {
 		r.first = c.Seq
 	}
 	r.entries = append(r.entries, e)
+	r.bytes += len(c.Pages)
 }
 
 // from appends the entries seq to to, or what there is of them, to dst. It is
@@ -54,6 +56,7 @@ func (r *recent) trim(seq facet.Seq) {
 	}
 	n := min(int(seq-r.first)+1, len(r.entries))
 	for _, e := range r.entries[:n] {
+		r.bytes -= len(e.commit.Pages)
 		if len(r.spare) < spareEntries && cap(e.commit.Pages) <= spareBytes {
 			r.spare = append(r.spare, e)
 		}

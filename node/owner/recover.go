@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -35,6 +36,7 @@ func (d *desk) activate(row Row) error {
 	}
 	s, err := d.newSession(ctx, row)
 	if err != nil {
+		d.dead = row.Epoch // what was left of it does not fit: the next try recovers
 		return fmt.Errorf("activate %s: %w", d.name, err)
 	}
 	if err := s.recover(ctx); err != nil {
@@ -137,15 +139,17 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 	return s, nil
 }
 
-// ownCopy finds this node's copy, or makes it for a facet whose members hold
-// nothing yet (R47).
+// ownCopy finds this node's copy, or makes it: for a facet whose members hold
+// nothing yet (R47), and where this store comes in with the next set (R42).
 func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 	st := d.m.opts.Store
-	if !row.New {
-		r, err := st.Replica(row.Incarnation)
+	r, err := st.Replica(row.Incarnation)
+	counts := slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
+	if err == nil || counts || !errors.Is(err, replica.ErrUnknown) {
+		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
 	}
-	r, err := st.Create(row.Incarnation)
+	r, err = st.Create(row.Incarnation)
 	for errors.Is(err, replica.ErrBusy) {
 		if werr := st.Wait(ctx, 0); werr != nil && !errors.Is(werr, replica.ErrBusy) {
 			return r, copyError(werr)
@@ -182,7 +186,7 @@ func (s *session) recover(ctx context.Context) error {
 		}
 		select {
 		case <-s.turn:
-		case <-ctx.Done():
+		case <-ctx.Done(): // R25
 			err := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name)
 			s.die(err)
 			return err
@@ -219,7 +223,7 @@ func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
 	first := s.store.Base().Position.Seq + 1
 	barrier := s.store.Barrier(s.row.Incarnation, s.row.Epoch)
 	s.mu.Lock()
-	s.recent.push(&barrier)
+	s.remember(&barrier)
 	if err := s.core.Barrier(s.d.m.now(), first, barrier.Seq, barrier.EncodedLen()); err != nil {
 		s.mu.Unlock()
 		return fmt.Errorf("barrier of epoch %v: %w", s.row.Epoch, err)

@@ -44,15 +44,16 @@ type session struct {
 	stopped bool     // closed: nothing is carried out any more
 
 	recent      recent
-	waiting     []gated       // for the commit index, by what they saw
-	unconfirmed []gated       // reads that wait for a round of CHECK (rule R34)
-	released    []gated       // of whoever runs
-	blocked     bool          // the desk waits for room in the window
-	let         uint64        // answers that waited and were let go
-	letThen     uint64        // let when forsake looked last
-	quiet       int           // times in a row that forsake saw nothing move
-	filling     chan struct{} // closed when the learners are full, or with unfilled set
-	unfilled    bool          // the session ended first
+	ownMoved    quorum.Instant // when this node's own log last took something of it, or was first given something
+	waiting     []gated        // for the commit index, by what they saw
+	unconfirmed []gated        // reads that wait for a round of CHECK (rule R34)
+	released    []gated        // of whoever runs
+	blocked     bool           // the desk waits for room in the window
+	filling     chan struct{}  // closed when the learners are full, or with unfilled set
+	unfilled    bool           // the session ended first
+	let         uint64         // answers that waited and were let go
+	letThen     uint64         // let when forsaken looked last
+	quiet       int            // times in a row that forsaken saw nothing move
 
 	timer   *time.Timer
 	timerAt quorum.Instant // when it fires at the latest; zero when it is not set
@@ -131,9 +132,17 @@ func (s *session) ship(c *facet.Commit) error {
 		s.run()
 		return err
 	}
-	s.recent.push(c)
+	s.remember(c)
 	s.run()
 	return nil
+}
+
+// remember keeps an entry until this node's own log can give it back. mu is held.
+func (s *session) remember(c *facet.Commit) {
+	if len(s.recent.entries) == 0 {
+		s.ownMoved = s.d.m.now()
+	}
+	s.recent.push(c)
 }
 
 // gate answers a call that ran, now or when what it saw may leave. wrote says that
@@ -214,11 +223,13 @@ func (s *session) open() {
 }
 
 // full reports whether the window is full, and if so makes sure that the desk is
-// started again when it is not (rule R32).
+// started again when it is not (rule R32). What the others have committed counts as
+// long as this node's own log lags behind with it: it is kept in memory.
 func (s *session) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.core.State() != quorum.Active || s.core.Room() {
+	room := s.core.Room() && len(s.recent.entries) < quorum.MaxWindow && s.recent.bytes < quorum.MaxWindowBytes
+	if s.core.State() != quorum.Active || room {
 		return false
 	}
 	s.blocked = true

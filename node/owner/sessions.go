@@ -130,41 +130,13 @@ func (m *Manager) Stalled() bool {
 	return stalled
 }
 
-// stalled is true while the own copy, not some member, is what a session waits for.
+// stalled is true while the own log has taken nothing for too long of what it was
+// given, whether the others have it or not.
 func (s *session) stalled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.core.Stalled(s.d.m.now()) && s.core.Acknowledged(s.core.Self()) < s.core.Last()
-}
-
-// errForsaken is why a session dies that nobody answers any more.
-var errForsaken = errors.New("neither a majority of its replicas nor the placement leader answers")
-
-// forsake ends the sessions that wait for replicas in vain on a node whose lease is
-// over: this node is cut off, and others own its facets, or may. Writes are not
-// bound to leases (rule R41), so nobody else tells it, and callers who reach this
-// node only through an open connection would wait for as long as it is cut off.
-// The sweeper calls it every sweepEvery.
-func (m *Manager) forsake() {
-	leased := m.lease.Valid()
-	m.sessions.each(func(s *session) { s.forsake(leased) })
-}
-
-func (s *session) forsake(leased bool) {
-	s.mu.Lock()
-	waits := len(s.waiting)+len(s.unconfirmed) > 0 &&
-		s.core.Acknowledged(s.core.Self()) >= s.core.Last() // else it is the own log that is late, see stalled
-	if leased || !waits || s.stopped || s.core.State() != quorum.Active || s.let != s.letThen {
-		s.quiet, s.letThen = 0, s.let
-		s.mu.Unlock()
-		return
-	}
-	if s.quiet++; s.quiet < forsakenAfter {
-		s.mu.Unlock()
-		return
-	}
-	s.core.Die(errForsaken)
-	s.run()
+	return s.core.Err() == nil && len(s.recent.entries) > 0 && s.core.Acknowledged(s.core.Self()) < s.core.Last() &&
+		s.d.m.now() >= s.ownMoved.Add(quorum.StallAfter)
 }
 
 // away is the nodes that sessions cannot reach. The transport stops dialling a node
@@ -218,6 +190,36 @@ func (m *Manager) redial() {
 			m.away.back(node)
 		}
 	}
+}
+
+// errForsaken is why a session dies that nobody answers any more.
+var errForsaken = errors.New("neither a majority of its replicas nor the placement leader answers")
+
+// forsake ends the sessions that wait for replicas in vain on a node whose lease is
+// over: this node is cut off, and others own its facets, or may. Writes are not
+// bound to leases (rule R41), so nobody else tells it, and callers who reach this
+// node only through an open connection would wait for as long as it is cut off.
+// The sweeper calls it every sweepEvery.
+func (m *Manager) forsake() {
+	leased := m.lease.Valid()
+	m.sessions.each(func(s *session) { s.forsake(leased) })
+}
+
+func (s *session) forsake(leased bool) {
+	s.mu.Lock()
+	waits := len(s.waiting)+len(s.unconfirmed) > 0 &&
+		s.core.Acknowledged(s.core.Self()) >= s.core.Last() // else it is the own log that is late, see stalled
+	if leased || !waits || s.stopped || s.core.State() != quorum.Active || s.let != s.letThen {
+		s.quiet, s.letThen = 0, s.let
+		s.mu.Unlock()
+		return
+	}
+	if s.quiet++; s.quiet < forsakenAfter {
+		s.mu.Unlock()
+		return
+	}
+	s.core.Die(errForsaken)
+	s.run()
 }
 
 // lacking remembers facets that went to rest while a member could not be reached:

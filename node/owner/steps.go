@@ -21,16 +21,18 @@ func (s *session) run() {
 	}
 	s.running = true
 	for {
+		// Nobody ships now. What this node has durably can be read back from its log.
+		s.recent.trim(min(s.core.Committed(), s.core.Acknowledged(s.core.Self())))
 		s.acts = s.core.Ready(s.d.m.now(), s.acts[:0])
 		s.open()
 		if s.filling != nil && s.learned() {
 			close(s.filling)
 			s.filling = nil
 		}
-		if len(s.acts) == 0 && len(s.released) == 0 {
+		unblock := s.unblock()
+		if len(s.acts) == 0 && len(s.released) == 0 && !unblock {
 			break
 		}
-		unblock := s.unblock()
 		s.mu.Unlock()
 		for i := range s.acts {
 			s.do(&s.acts[i])
@@ -47,8 +49,6 @@ func (s *session) run() {
 		if s.stopped {
 			break
 		}
-		// Nobody ships now. What this node has durably can be read back from its log.
-		s.recent.trim(min(s.core.Committed(), s.core.Acknowledged(s.core.Self())))
 	}
 	s.running = false
 	s.arm()
@@ -61,6 +61,9 @@ func (s *session) unblock() bool {
 		return false
 	}
 	if n, bytes := s.core.Pending(); n > quorum.MaxWindow/2 || bytes > quorum.MaxWindowBytes/2 {
+		return false
+	}
+	if len(s.recent.entries) > quorum.MaxWindow/2 || s.recent.bytes > quorum.MaxWindowBytes/2 {
 		return false
 	}
 	s.blocked = false
@@ -281,6 +284,7 @@ func (a ownAcker) Acked(_ facet.Incarnation, epoch facet.Epoch, seq facet.Seq) {
 		return // meant for an earlier session of this process life
 	}
 	a.s.mu.Lock()
+	a.s.ownMoved = a.s.d.m.now()
 	a.s.acked(a.s.ownFrom(), seq)
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/facetd/facetd/node/service"
 )
 
-// tx is the interactive transaction that holds the facet. Its two limits share
-// one timer; a facet without one has none.
+// tx is the interactive transaction that holds the facet (rule R46). Its two limits
+// share one timer; a facet without one has none.
 type tx struct {
 	id    facet.TxID
 	began time.Time

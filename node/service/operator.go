@@ -26,8 +26,8 @@ type Operator interface {
 	// newest first, at most MaxOperations.
 	Operations(ctx context.Context) ([]Operation, error)
 	// Cancel stops an operation where it is: what was done stays done, and a
-	// facet under way is finished. A node keeps its mark (draining,
-	// decommissioning) until it is undrained. One that has ended is left alone.
+	// facet under way is finished. A node whose drain or decommission is canceled
+	// is active again. An operation that has ended is left alone.
 	Cancel(ctx context.Context, id string) error
 	// Move makes the node to the facet's owner, pins or unpins it, and returns
 	// when both are so. An empty to leaves the facet where it is. A node that

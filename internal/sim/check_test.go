@@ -1,0 +1,280 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/placement"
+)
+
+const (
+	// servesWithin is how long after everything is mended each facet must answer at
+	// each node, and agreesWithin how long its copies may take to be equal and as
+	// many as they should: a node that was away is not waited for longer than
+	// RepairAfter, and two nodes may have to be gone through.
+	servesWithin = 40 * time.Second
+	agreesWithin = 180 * time.Second
+	// searchFor bounds the search for a linearization.
+	searchFor = 20 * time.Second
+)
+
+// settle checks that the cluster serves again, once all is mended.
+func (w *world) settle() {
+	began := time.Now()
+	for _, m := range w.all() {
+		l := m.current()
+		if !w.until(servesWithin, func() bool { l = m.current(); return l != nil && l.isReady() }) {
+			w.problem("node %s does not come up within %v of the end of all faults", m.id, servesWithin)
+		}
+	}
+	s := w.session(1000)
+	for _, spec := range w.names {
+		for _, l := range w.running() {
+			ctx, cancel := context.WithTimeout(context.Background(), servesWithin)
+			s.owner[spec.name] = l.m.id
+			out, ok := s.do(ctx, spec.name, input{kind: opAdd, id: numbers.Add(1), arg: 1}, !spec.deleted)
+			cancel()
+			if !ok && !out.unknown {
+				w.problem("%s does not serve, asked at %s, %v after the end of all faults", spec.name, l.name, time.Since(began))
+			}
+		}
+	}
+	w.tell("everything serves again after %v", time.Since(began))
+}
+
+// verify judges the whole run. Nobody works any more.
+func (w *world) verify() {
+	s := w.session(1001)
+	for _, spec := range w.names {
+		ctx, cancel := context.WithTimeout(context.Background(), servesWithin)
+		out, ok := s.do(ctx, spec.name, input{kind: opRead, id: -1}, false)
+		if ok {
+			w.sound(ctx, s, spec.name)
+			w.judge(spec, out.log)
+		} else {
+			w.problem("%s cannot be read in the end", spec.name)
+		}
+		cancel()
+	}
+	w.agree()
+}
+
+// sound asks SQLite whether the database is whole.
+func (w *world) sound(ctx context.Context, s *session, name facet.Name) {
+	for range 5 {
+		l := s.target(name)
+		if l == nil {
+			continue
+		}
+		resp, err := s.call(ctx, l, facet.Request{Name: name, ReadOnly: true, Steps: []facet.Step{step("PRAGMA integrity_check")}})
+		if codeOf(err) == facet.CodeNotOwner {
+			continue
+		}
+		if err != nil {
+			w.problem("integrity check of %s: %v", name, err)
+			return
+		}
+		for r := resp.Result; len(r) > 0; {
+			it, rest, err := r.Next()
+			if err != nil {
+				w.problem("integrity check of %s: %v", name, err)
+				return
+			}
+			if r = rest; it.Kind == facet.ItemRow {
+				row, _ := facet.Values(it.Body).Decode(nil)
+				if len(row) != 1 || string(row[0].Bytes) != "ok" {
+					w.problem("integrity check of %s: %v", name, row)
+				}
+				return
+			}
+		}
+	}
+	w.problem("integrity check of %s: nobody answers", name)
+}
+
+// judge compares what sessions were told of a facet with each other and with what is
+// in it.
+func (w *world) judge(spec facetSpec, log []int64) {
+	l := w.ledger(spec.name)
+	var final map[int64]int
+	if !spec.deleted {
+		final = map[int64]int{}
+		for _, id := range log {
+			final[id]++
+		}
+		w.acknowledged(l, maps.Clone(final))
+		w.positions(l)
+	}
+	h := l.history(final)
+	res, info := porcupine.CheckOperationsVerbose(model, h, searchFor)
+	switch res {
+	case porcupine.Illegal:
+		w.problem("the history of %s is not linearizable (%d operations)%s", spec.name, len(h), w.draw(spec, info))
+		w.tell("history of %s:", spec.name)
+		for _, o := range l.ops {
+			w.tell("  session %d, %.3f-%.3f [%d, %d]: %v → %+v", o.session, o.at.Seconds(), o.until.Seconds(), o.call, o.ret, o.in, o.out)
+		}
+	case porcupine.Unknown:
+		w.note("history too hard to judge")
+		w.tell("the history of %s was not judged within %v (%d operations)", spec.name, searchFor, len(h))
+	}
+}
+
+// acknowledged: every write that was acknowledged is there, once.
+func (w *world) acknowledged(l *ledger, final map[int64]int) {
+	for _, o := range l.ops {
+		if o.in.kind == opRead {
+			continue
+		}
+		switch n := final[o.in.id]; {
+		case n > 1:
+			w.problem("%s: write %v of session %d took effect %d times", l.name, o.in, o.session, n)
+		case n == 0 && !o.out.unknown:
+			w.problem("%s: write %v of session %d was acknowledged at %.3f in %v by %s and is not there", l.name, o.in, o.session, o.until.Seconds(), o.out.pos, o.out.life)
+		}
+		delete(final, o.in.id)
+	}
+	for id, n := range final {
+		if n > 0 {
+			w.problem("%s: write #%d is there, and nobody was told that it may be", l.name, id)
+		}
+	}
+}
+
+// positions: a position has one checksum, an epoch one owner, and nobody who asks
+// later is answered from before.
+func (w *world) positions(l *ledger) {
+	type at struct {
+		epoch facet.Epoch
+		seq   facet.Seq
+	}
+	sums := map[at]op{}
+	owners := map[facet.Epoch]op{}
+	ops := slices.Clone(l.ops)
+	ops = slices.DeleteFunc(ops, func(o op) bool { return o.out.unknown || o.out.pos.IsZero() })
+	for _, o := range ops {
+		k := at{o.out.pos.Epoch, o.out.pos.Seq}
+		if was, ok := sums[k]; ok && was.out.pos.Sum != o.out.pos.Sum {
+			w.problem("%s: position %v has two checksums: %s says %v, %s says %v", l.name, o.out.pos, was.out.life, was.out.pos.Sum, o.out.life, o.out.pos.Sum)
+		}
+		sums[k] = o
+		if o.in.kind == opRead {
+			continue
+		}
+		if was, ok := owners[k.epoch]; ok && was.out.life != o.out.life {
+			w.problem("%s: epoch %v has two owners: %s and %s both acknowledged writes in it", l.name, k.epoch, was.out.life, o.out.life)
+		}
+		owners[k.epoch] = o
+	}
+	// By the moment of the answer; what was asked later must reflect as much.
+	slices.SortFunc(ops, func(a, b op) int { return int(a.ret - b.ret) })
+	byCall := slices.Clone(ops)
+	slices.SortFunc(byCall, func(a, b op) int { return int(a.call - b.call) })
+	var high op
+	i := 0
+	for _, o := range byCall {
+		for ; i < len(ops) && ops[i].ret < o.call; i++ {
+			if ops[i].out.pos.Compare(high.out.pos) > 0 {
+				high = ops[i]
+			}
+		}
+		if o.out.pos.Compare(high.out.pos) < 0 {
+			w.problem("%s: %v of session %d was answered from %v by %s, after %v was answered from %v by %s",
+				l.name, o.in, o.session, o.out.pos, o.out.life, high.in, high.out.pos, high.out.life)
+			return
+		}
+	}
+}
+
+// agree checks that all copies become equal, and as many as they should be.
+func (w *world) agree() {
+	began := time.Now()
+	why := ""
+	if !w.until(agreesWithin, func() bool { why = w.disagreement(); return why == "" }) {
+		w.problem("copies do not agree %v after the end of the work: %s", time.Since(began), why)
+		return
+	}
+	w.tell("all copies agree after %v", time.Since(began))
+}
+
+// disagreement is the first reason why copies do not agree, empty when they do.
+func (w *world) disagreement() string {
+	leader := w.leader()
+	if leader == nil {
+		return "nobody leads placement"
+	}
+	table := leader.node.Table()
+	type key struct {
+		store cluster.StoreID
+		facet facet.Incarnation
+	}
+	copies := map[key]replica.Meta{}
+	for _, m := range w.all() {
+		l := m.current()
+		if l == nil || !l.isReady() {
+			return fmt.Sprintf("%s does not run", m.id)
+		}
+		n, ok := table.Node(m.id)
+		if !ok {
+			return fmt.Sprintf("%s is not in the table", m.id)
+		}
+		l.node.Copies(func(c replica.Meta) bool {
+			copies[key{n.Store, c.ID}] = c
+			return true
+		})
+	}
+	want := min(3, len(w.all()))
+	if want == 2 {
+		want = 1
+	}
+	for _, spec := range w.names {
+		row, ok := table.Lookup(spec.name)
+		if !ok {
+			if spec.deleted {
+				continue
+			}
+			return fmt.Sprintf("%s is not in the table", spec.name)
+		}
+		if row.State != placement.Active || !row.Next.Equal(row.Active) {
+			return fmt.Sprintf("%s is %v in epoch %v, its set is %v and shall be %v", spec.name, row.State, row.Epoch, row.Active, row.Next)
+		}
+		if row.Active.Len() != want {
+			return fmt.Sprintf("%s is kept by %v: want %d copies", spec.name, row.Active, want)
+		}
+		var first replica.Meta
+		for i, member := range row.Active.Members() {
+			c, ok := copies[key{member.Store, row.Incarnation}]
+			if !ok {
+				return fmt.Sprintf("%s has no copy at %s", spec.name, member.Node)
+			}
+			if i == 0 {
+				first = c
+			}
+			if c.Last != first.Last || c.Durable != c.Last.Seq || c.Health != 0 {
+				return fmt.Sprintf("%s at %s: %v sum %v (durable %v, health %v); at %s: %v sum %v", spec.name, member.Node,
+					c.Last, c.Last.Sum, c.Durable, c.Health, row.Active.Members()[0].Node, first.Last, first.Last.Sum)
+			}
+		}
+	}
+	return ""
+}
+
+// draw writes porcupine's picture of a history that cannot be, if wanted.
+func (w *world) draw(spec facetSpec, info porcupine.LinearizationInfo) string {
+	if *pictures == "" {
+		return ""
+	}
+	file := fmt.Sprintf("%s/seed-%d-%s.html", *pictures, w.plan.seed, spec.name.Facet)
+	if err := porcupine.VisualizePath(model, info, file); err != nil {
+		return " (" + err.Error() + ")"
+	}
+	return ", see " + file
+}

@@ -1,0 +1,66 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/facetd/facetd/facet"
+)
+
+// plan is what a seed decides about a run.
+type plan struct {
+	seed        uint64
+	nodes       int // that begin the cluster
+	grow        int // nodes that come later
+	sessions    int
+	facets      int // that stay
+	fleeting    int // that are deleted and made again
+	think       time.Duration
+	length      time.Duration // of the part with faults
+	idleAfter   time.Duration
+	repairAfter time.Duration
+	pause       time.Duration // between faults, on average
+	segment     int64         // bytes of a segment of the commit log
+	logBudget   int64
+	faults      []fault
+}
+
+type facetSpec struct {
+	name    facet.Name
+	deleted bool // now and then
+}
+
+func (p plan) String() string {
+	names := ""
+	for _, f := range p.faults {
+		names += " " + f.name
+	}
+	return fmt.Sprintf("seed %d: %d nodes, %d more later, %d sessions, %d facets, %d fleeting, %v of faults:%s",
+		p.seed, p.nodes, p.grow, p.sessions, p.facets, p.fleeting, p.length, names)
+}
+
+func (p plan) specs() (out []facetSpec) {
+	for i := range p.facets + p.fleeting {
+		out = append(out, facetSpec{facet.Name{Tenant: "sim", Facet: fmt.Sprintf("f%d", i)}, i >= p.facets})
+	}
+	return out
+}
+
+// draw makes the plan of a seed.
+func draw(seed uint64) plan {
+	r := rand.New(rand.NewPCG(seed, 2))
+	p := plan{
+		seed: seed, nodes: 3, sessions: 3 + r.IntN(4), facets: 2 + r.IntN(3),
+		think: time.Duration(20+r.IntN(150)) * time.Millisecond, length: time.Duration(20+r.IntN(20)) * time.Second,
+		idleAfter: time.Duration(1+r.IntN(6)) * time.Second, repairAfter: 20 * time.Second,
+		segment: 64 << 10 << r.IntN(4), logBudget: 256 << 10 << r.IntN(4),
+		pause: time.Duration(1000+r.IntN(3000)) * time.Millisecond,
+	}
+	// Few kinds of fault at a time: each gets far, and pairs meet.
+	perm := r.Perm(len(faults))
+	for _, i := range perm[:2+r.IntN(4)] {
+		p.faults = append(p.faults, faults[i])
+	}
+	return p
+}
