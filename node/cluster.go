@@ -315,6 +315,7 @@ func (n *Node) catchUp() uint64 {
 		n.owners.Changed(c.Rows, c.All || c.Nodes)
 	}
 	if c.Nodes && n.ctx.Err() == nil {
+		n.refreshView() // one may be decommissioned
 		if _, known := n.table.Node(n.dir.Node); !known {
 			n.fail(errors.New("this node was removed from the cluster; its data stay in its directory, and an empty directory may join again"))
 		}
