@@ -154,15 +154,20 @@ func (n *Node) refreshView() {
 }
 
 // withoutRemoved leaves out members that are gone and that the table does not know:
-// they were removed for good, or never came in. A member that says that it leaves is
-// taken for one that is gone unless it is decommissioned: a node that is stopped says
-// so too, and comes back, and the log must not lose a voter with each restart.
+// they were removed for good, or never came in. A member leaves the log when it is
+// decommissioned, and gives its vote to another one as soon as that is decided. One
+// that only says that it leaves is taken for one that is gone: a node that is stopped
+// says so too, and comes back, and the log must not lose a voter with each restart.
 func (n *Node) withoutRemoved(v cluster.View) cluster.View {
 	kept := make([]cluster.Member, 0, len(v.Members))
 	for _, m := range v.Members {
 		row, known := n.table.Node(m.ID)
 		_, removed := n.removed.Load(m.ID)
-		if m.Status == cluster.StatusLeaving && known && !removed && row.State != placement.NodeDecommissioning {
+		switch {
+		case !known || removed:
+		case row.State == placement.NodeDecommissioning && m.Status != cluster.StatusGone:
+			m.Status = cluster.StatusLeaving
+		case row.State != placement.NodeDecommissioning && m.Status == cluster.StatusLeaving:
 			m.Status = cluster.StatusGone
 		}
 		if known || m.Status != cluster.StatusGone && !removed {
@@ -311,6 +316,7 @@ func (n *Node) catchUp() uint64 {
 		n.owners.Changed(c.Rows, c.All || c.Nodes)
 	}
 	if c.Nodes && n.ctx.Err() == nil {
+		n.refreshView() // one may be decommissioned
 		if _, known := n.table.Node(n.dir.Node); !known {
 			n.fail(errors.New("this node was removed from the cluster; its data stay in its directory, and an empty directory may join again"))
 		}

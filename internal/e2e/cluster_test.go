@@ -399,6 +399,24 @@ func (c *cluster) owner(cl *client.Client, name string) *member {
 	return c.named(id)
 }
 
+// voting waits until so many nodes vote for the placement leader: a node that is new,
+// or lost its disk, does after some seconds.
+func (c *cluster) voting(cl *client.Client, want int) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%d nodes vote", want), func() error {
+		voters := 0
+		for _, n := range c.status(cl).Nodes {
+			if n.Voter {
+				voters++
+			}
+		}
+		if voters < want {
+			return fmt.Errorf("%d do", voters)
+		}
+		return nil
+	})
+}
+
 // operation runs an operation to its end.
 func (c *cluster) operation(cl *client.Client, req client.OperationRequest) client.Operation {
 	c.t.Helper()
@@ -459,6 +477,7 @@ func (c *cluster) close(logs string) {
 	}
 	if c.t.Failed() && *chaosKeep != "" {
 		to := filepath.Join(*chaosKeep, strings.ReplaceAll(c.t.Name(), "/", "-"))
+		os.RemoveAll(to) // of an earlier run
 		if err := os.CopyFS(filepath.Join(to, "logs"), os.DirFS(logs)); err != nil {
 			c.t.Log(err)
 		}
@@ -471,7 +490,7 @@ func (c *cluster) close(logs string) {
 	}
 }
 
-// clusterDial opens a client of the whole cluster. It is closed by the caller.
+// dial opens a client of the whole cluster. It is closed with the test.
 func (c *cluster) dial(opt client.Options) *client.Client {
 	c.t.Helper()
 	var cl *client.Client

@@ -257,7 +257,8 @@ func (s *site) inflict(f fault) {
 	s.load.progress()
 }
 
-// repaired waits until the node keeps a copy of every facet again.
+// repaired waits until the node keeps a copy of every facet again, and votes: before
+// that a second fault may be one too many.
 func (s *site) repaired(m *member) {
 	s.t.Helper()
 	s.operation(s.load.probe, client.OperationRequest{Kind: "repair"})
@@ -269,4 +270,5 @@ func (s *site) repaired(m *member) {
 		}
 		return nil
 	})
+	s.voting(s.load.probe, 3)
 }

@@ -60,6 +60,11 @@ const (
 	// cannot is about to be deposed.
 	proposeTimeout = 10 * time.Second
 
+	// dyingFor is how long the removal of a node that lives waits for its death: longer
+	// than the lease of one that was stopped a moment ago, and short enough for a
+	// person who forgot to stop it.
+	dyingFor = 4 * time.Second
+
 	// viewAge is how old a view may be to look at rows that changed: the table tells
 	// of rows far more often than of nodes.
 	viewAge = 100 * time.Millisecond

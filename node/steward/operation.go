@@ -2,6 +2,7 @@ package steward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -114,7 +115,11 @@ func (s *Steward) Start(ctx context.Context, r Request) (Operation, error) {
 	if t == nil {
 		return Operation{}, fmt.Errorf("start %s: %w", r.Kind, ErrNotLeading)
 	}
-	if err := t.check(r); err != nil {
+	err := t.check(r)
+	if errors.Is(err, ErrAlive) && t.awaitDeath(ctx, r.Node) {
+		err = t.check(r)
+	}
+	if err != nil {
 		return Operation{}, fmt.Errorf("start %s: %w", r.Kind, err)
 	}
 	if state, ok := states[r.Kind]; ok && !r.DryRun {
@@ -212,6 +217,28 @@ func (t *term) mayRemove(n placement.Node, force bool) error {
 		return fmt.Errorf("%w: %s keeps %v", ErrInUse, n.ID, f.Incarnation)
 	}
 	return nil
+}
+
+// awaitDeath waits until a node is dead, which one that was stopped a moment ago is
+// when its lease is over, and reports whether it is. It gives up after dyingFor.
+func (t *term) awaitDeath(ctx context.Context, node cluster.NodeID) bool {
+	timer := time.NewTimer(dyingFor)
+	defer timer.Stop()
+	for {
+		dead, changed := t.s.cfg.Lives.Dead()
+		if slices.Contains(dead, node) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-t.ctx.Done():
+			return false
+		}
+	}
 }
 
 func (t *term) dead(node cluster.NodeID) bool {
