@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -35,6 +36,7 @@ func (w *world) settle() {
 			w.problem("node %s does not come up within %v of the end of all faults", m.id, servesWithin)
 		}
 	}
+	w.undrain()
 	s := w.session(1000)
 	for _, spec := range w.names {
 		for _, l := range w.running() {
@@ -48,6 +50,28 @@ func (w *world) settle() {
 		}
 	}
 	w.tell("everything serves again after %v", time.Since(began))
+}
+
+// undrain lets every node own facets again that a drain kept from it.
+func (w *world) undrain() {
+	for _, m := range w.all() {
+		var err error
+		if !w.until(servesWithin, func() bool {
+			l := w.leader()
+			if l == nil {
+				return false
+			}
+			if n, ok := l.node.Table().Node(m.id); ok && n.State == placement.NodeActive {
+				return true
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			_, err = operator(l).Start(ctx, service.OperationRequest{Kind: service.OpUndrain, Node: m.id})
+			return false
+		}) {
+			w.problem("node %s cannot be undrained: %v", m.id, err)
+		}
+	}
 }
 
 // verify judges the whole run. Nobody works any more.
@@ -198,7 +222,21 @@ func (w *world) positions(l *ledger) {
 func (w *world) agree() {
 	began := time.Now()
 	why := ""
-	if !w.until(agreesWithin, func() bool { why = w.disagreement(); return why == "" }) {
+	s := w.session(1002)
+	if !w.until(agreesWithin, func() bool {
+		// A facet that was given to another owner is recovered when somebody asks.
+		for _, spec := range w.names {
+			if l := w.leader(); l != nil {
+				if row, ok := l.node.Table().Lookup(spec.name); ok && row.State == placement.Recovering {
+					ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+					s.do(ctx, spec.name, input{kind: opRead, id: -1}, false)
+					cancel()
+				}
+			}
+		}
+		why = w.disagreement()
+		return why == ""
+	}) {
 		w.problem("copies do not agree %v after the end of the work: %s", time.Since(began), why)
 		w.show()
 		return
