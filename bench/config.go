@@ -65,7 +65,7 @@ type Node interface {
 
 // Yardstick measures again and again what the shortest way of a durable write
 // takes at the moment. Measure is called between parts of a workload, by one
-// goroutine.
+// goroutine, and gives the medians of all it has measured so far.
 type Yardstick interface {
 	Measure(ctx context.Context) (Reference, error)
 	Close() error

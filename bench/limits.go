@@ -30,7 +30,7 @@ const (
 
 	// oneRounds is how often workload write_one changes to its yardstick and back:
 	// the load of a shared machine drifts, and both must see the same of it.
-	oneRounds = 5
+	oneRounds = 20
 
 	// listPage is how many facets are asked for in one request, listTimeout bounds
 	// that, and maxListBody its answer.

@@ -19,13 +19,11 @@ func (r *run) one(ctx context.Context, w Workload) (_ *sample, err error) {
 	}
 	defer func() { err = errors.Join(err, stick.Close()) }()
 	all := &sample{hist: newHistogram()}
-	var refs []Reference
+	var ref Reference
 	for range oneRounds {
-		ref, err := stick.Measure(ctx)
-		if err != nil {
+		if ref, err = stick.Measure(ctx); err != nil {
 			return all, fmt.Errorf("measure what it is compared with: %w", err)
 		}
-		refs = append(refs, ref)
 		// What was busy with something else gets warm first.
 		warm := min(r.cfg.Duration/warmShare, maxWarm) / oneRounds
 		if _, err := drive(ctx, w.Callers, &until{deadline: time.Now().Add(warm)}, do); err != nil {
@@ -37,7 +35,6 @@ func (r *run) one(ctx context.Context, w Workload) (_ *sample, err error) {
 			return all, err
 		}
 	}
-	ref := meanReference(refs)
 	ref.finish(float64(all.hist.ValueAtPercentile(50)))
 	r.report.Reference = &ref
 	return all, nil

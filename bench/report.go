@@ -118,16 +118,6 @@ type Reference struct {
 	Ratio   float64 `json:"write_one_to_sum"`
 }
 
-// meanReference is the mean of what was measured at several times.
-func meanReference(list []Reference) (m Reference) {
-	for _, r := range list {
-		m.Owner += r.Owner / float64(len(list))
-		m.Replica += r.Replica / float64(len(list))
-		m.Fsync += r.Fsync / float64(len(list))
-	}
-	return m
-}
-
 // finish fills in what follows from the rest.
 func (r *Reference) finish(write float64) {
 	r.Sum, r.Write = r.Owner+r.Replica+r.Fsync, write

@@ -27,6 +27,7 @@ type Reference struct {
 	cfg   Config
 	nodes []*pinger // at most an owner and a replica
 	disk  *syncFile
+	times [3][]time.Duration // of all calls of Measure: owner, replica, disk
 }
 
 // NewReference prepares the measurements: connections to the first two endpoints,
@@ -60,19 +61,19 @@ func NewReference(ctx context.Context, cfg Config, endpoints []string) (_ *Refer
 func (r *Reference) Measure(ctx context.Context) (out bench.Reference, err error) {
 	for i, to := range []*float64{&out.Owner, &out.Replica} {
 		if i < len(r.nodes) {
-			if *to, err = r.median(ctx, func() error { return r.nodes[i].ping(0) }); err != nil {
+			if *to, err = r.median(ctx, &r.times[i], func() error { return r.nodes[i].ping(0) }); err != nil {
 				return out, err
 			}
 		}
 	}
-	out.Fsync, err = r.median(ctx, func() error { return r.disk.write(block) })
+	out.Fsync, err = r.median(ctx, &r.times[2], func() error { return r.disk.write(block) })
 	return out, err
 }
 
-// median has do called again and again and gives the median of its times in
-// microseconds.
-func (r *Reference) median(ctx context.Context, do func() error) (float64, error) {
-	var times []time.Duration
+// median has do called again and again, adds its times to all, and gives their
+// median in microseconds.
+func (r *Reference) median(ctx context.Context, all *[]time.Duration, do func() error) (float64, error) {
+	times := *all
 	deadline := time.Now().Add(r.cfg.Duration)
 	for len(times) == 0 || len(times) < maxTimes && time.Now().Before(deadline) {
 		if ctx.Err() != nil {
@@ -85,6 +86,7 @@ func (r *Reference) median(ctx context.Context, do func() error) (float64, error
 		times = append(times, time.Since(begin))
 	}
 	slices.Sort(times)
+	*all = times
 	return float64(times[len(times)/2].Nanoseconds()) / 1e3, nil
 }
 

@@ -26,7 +26,7 @@ var (
 	data     = flag.String("data", ".", "make the data directories under this `DIR`, on the disk to be measured")
 	only     = flag.String("only", "", "run the peers with these `NAMES`, with commas between")
 	asJSON   = flag.String("json", "peers.json", "write the report as JSON to this `FILE` as well; empty: do not")
-	etcdTo   = flag.String("etcd-endpoints", "all", "connect etcd's client to `all` endpoints or to the leader")
+	etcdTo   = flag.String("etcd-endpoints", "leader", "connect etcd's client to the leader, or to all endpoints: `WHICH`")
 	paths    = map[string]*string{
 		"facetd": flag.String("facetd", "", "`PATH` of facetd (default: the one in PATH)"),
 		"etcd":   flag.String("etcd", "", "`PATH` of etcd (default: the one in PATH)"),
