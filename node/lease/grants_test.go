@@ -408,7 +408,7 @@ func TestRounds(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(slack)
-		if n := w.log.entries.Load() - entries; n < 5 || n > 7 {
+		if n := w.log.entries.Load() - entries; n < int64(500*time.Millisecond/RoundEvery) || n > int64(500*time.Millisecond/RoundEvery)+2 {
 			t.Errorf("%d rounds in half a second", n)
 		}
 		if len(answers)+int(busy.Load()) != 50 {

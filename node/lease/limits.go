@@ -13,9 +13,10 @@ const (
 	retryAfter = 100 * time.Millisecond
 
 	// RoundEvery is the least time between two rounds of grants, each of which is
-	// an entry of the placement log: 10 a second however many nodes there are, and
-	// nothing that a lease of 1.5 s would miss.
-	RoundEvery = 100 * time.Millisecond
+	// an entry of the placement log: 5 a second however many nodes there are, half of
+	// what renewals out of phase would make, and nothing that a lease of 1.5 s would
+	// miss.
+	RoundEvery = 200 * time.Millisecond
 
 	// maxAskers bounds the callers that wait for a judgement: the facets of a lost
 	// node, asked for more than once.

@@ -45,8 +45,10 @@ const (
 	maxIdleWorkers = 64
 
 	// watchEvery is how long a desk may wait in line while nobody takes one: far
-	// longer than a quick request takes, far shorter than anybody notices.
-	watchEvery = time.Millisecond
+	// longer than a quick request takes, also where processors are short (a shorter
+	// one sent more to work than there were processors, and cost a tenth of the reads),
+	// shorter than anybody notices.
+	watchEvery = 4 * time.Millisecond
 )
 
 // defaultHands is one more than there are processors: when one waits for a page
