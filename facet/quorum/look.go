@@ -56,6 +56,14 @@ func (s *Session) Doubt(slot int) {
 		s.probe(m, max(s.first, min(m.match+1, s.last)))
 		return
 	}
+	s.unsure(m)
+}
+
+// unsure has a slot offered a snapshot because no entry is left to ask with, not
+// because it is known to lack one. As soon as there is an entry it is asked with
+// that: a snapshot of a session that works is only there once all it shows is
+// committed, and where a majority waits for one nothing is.
+func (s *Session) unsure(m *member) {
 	m.match = min(m.match, s.last-1)
-	m.progress, m.next, m.waiting = filling, s.last, false
+	m.progress, m.next, m.waiting, m.unsure = filling, s.last, false, true
 }

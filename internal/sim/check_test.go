@@ -40,9 +40,9 @@ func (w *world) settle() {
 		for _, l := range w.running() {
 			ctx, cancel := context.WithTimeout(context.Background(), servesWithin)
 			s.owner[spec.name] = l.m.id
-			out, ok := s.do(ctx, spec.name, input{kind: opAdd, id: numbers.Add(1), arg: 1}, !spec.deleted)
+			_, ok := s.do(ctx, spec.name, input{kind: opAdd, id: numbers.Add(1), arg: 1}, !spec.deleted)
 			cancel()
-			if !ok && !out.unknown {
+			if !ok {
 				w.problem("%s does not serve, asked at %s, %v after the end of all faults", spec.name, l.name, time.Since(began))
 			}
 		}
@@ -200,6 +200,7 @@ func (w *world) agree() {
 	why := ""
 	if !w.until(agreesWithin, func() bool { why = w.disagreement(); return why == "" }) {
 		w.problem("copies do not agree %v after the end of the work: %s", time.Since(began), why)
+		w.show()
 		return
 	}
 	w.tell("all copies agree after %v", time.Since(began))
@@ -265,6 +266,25 @@ func (w *world) disagreement() string {
 		}
 	}
 	return ""
+}
+
+// show writes down what the table and the nodes say of every facet.
+func (w *world) show() {
+	leader := w.leader()
+	if leader == nil {
+		return
+	}
+	for row := range leader.node.Table().Facets() {
+		w.tell("%s %v: %v, epoch %v, owner %v, active %v in epoch %v, next %v", row.Name, row.Incarnation, row.State, row.Epoch, row.Owner.Node, row.Active, row.ActiveEpoch, row.Next)
+		for _, l := range w.running() {
+			l.node.Copies(func(c replica.Meta) bool {
+				if c.ID == row.Incarnation {
+					w.tell("  at %s: %v sum %v, durable %v, committed %v, base %v, promised %v, health %v, open %v", l.name, c.Last, c.Last.Sum, c.Durable, c.CommitKnown, c.Base, c.Promised, c.Health, c.Open)
+				}
+				return true
+			})
+		}
+	}
 }
 
 // draw writes porcupine's picture of a history that cannot be, if wanted.

@@ -257,6 +257,8 @@ func (s *session) sendSnapshot(a quorum.Action) {
 		switch {
 		case err == nil && ok:
 			s.core.Filled(from, at)
+			// If it is being filled still, it is asked for again.
+			s.core.SnapshotFailed(a.Slot, s.d.m.now())
 			s.acked(from, min(base.Seq, s.core.Last()))
 			return
 		case err == nil || ctx.Err() != nil:
