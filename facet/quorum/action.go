@@ -25,8 +25,9 @@ const (
 	// ActShip: send the entries Seq to To to Slot, with Commit as the commit hint.
 	// The own copy is a slot like others: append to it (R27).
 	ActShip
-	// ActSnapshot: send Slot a snapshot at a position from Seq up to To (R44). The
-	// receipt comes in by Acked, trouble by SnapshotFailed.
+	// ActSnapshot: send Slot a snapshot at a position from Seq up to To (R44). That it
+	// arrived comes in by Filled, what it makes durable by Acked, trouble by
+	// SnapshotFailed.
 	ActSnapshot
 	// ActHint: tell Slot that everything up to Commit is committed.
 	ActHint

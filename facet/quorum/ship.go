@@ -139,6 +139,20 @@ func (s *Session) Compacted(first facet.Seq) {
 	}
 }
 
+// Filled says that a slot took a snapshot at seq, or ignored it because its log holds
+// the entry at seq already (R44). That is no acknowledgement: what the log holds may
+// not be durable yet, and what it has in its file may be older (R9).
+func (s *Session) Filled(from From, seq facet.Seq) {
+	m := s.slot(from)
+	switch {
+	case m == nil || s.barrier == 0 || m.progress != filling || seq > s.last:
+	case seq+1 >= s.first:
+		s.stream(m, seq+1)
+	default:
+		m.waiting = false // the log moved on under the snapshot: another one is needed
+	}
+}
+
 // SnapshotFailed says that a snapshot did not reach a slot.
 func (s *Session) SnapshotFailed(slot int, now Instant) {
 	if slot >= 0 && slot < s.n && s.slots[slot].progress == filling {

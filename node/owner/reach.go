@@ -250,13 +250,14 @@ func (s *session) sendSnapshot(a quorum.Action) {
 	s.d.m.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.d.m.ctx, snapshotTimeout)
 		defer cancel()
-		r, base, err := s.sendSource(ctx, &a)
+		r, at, base, err := s.sendSource(ctx, &a)
 		s.end(a.Slot, func(m *member) *bool { return &m.sending })
 		s.mu.Lock()
 		from, ok := s.from(r)
 		switch {
 		case err == nil && ok:
-			// If the log moved on meanwhile, the core wants another one.
+			s.core.Filled(from, at)
+			// If it is being filled still, it is asked for again.
 			s.core.SnapshotFailed(a.Slot, s.d.m.now())
 			s.acked(from, min(base.Seq, s.core.Last()))
 			return
@@ -272,12 +273,14 @@ func (s *session) sendSnapshot(a quorum.Action) {
 	})
 }
 
-func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remote, base facet.Position, err error) {
+// sendSource sends a snapshot at the position at, and tells what the receiver has in
+// its file then.
+func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remote, at facet.Seq, base facet.Position, err error) {
 	select { // a bound on snapshots under way, and with it on the pages they hold
 	case s.d.m.snapshots <- struct{}{}:
 		defer func() { <-s.d.m.snapshots }()
 	case <-ctx.Done():
-		return r, base, ctx.Err()
+		return r, 0, base, ctx.Err()
 	}
 	offer := peer.SnapshotOffer{Incarnation: s.row.Incarnation, Epoch: s.row.Epoch}
 	// The pages of the session hold what is not committed yet, and what waits for
@@ -285,21 +288,23 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 	// was committed, and the log what follows.
 	b, src, err := s.own.BaseSource()
 	if err != nil {
-		return r, base, err
+		return r, 0, base, err
 	}
 	defer src.Close()
 	if b.Position.Seq >= a.Seq {
 		offer.Position, offer.Pages = b.Position, b.Pages
-		return s.peer(a.Slot).SendSnapshot(ctx, offer, src)
+		r, base, err = s.peer(a.Slot).SendSnapshot(ctx, offer, src)
+		return r, offer.Position.Seq, base, err
 	}
 	// Nothing was ever checkpointed: a damaged copy is to be replaced.
 	sn, err := s.committedSnapshot(ctx)
 	if err != nil {
-		return r, base, err
+		return r, 0, base, err
 	}
 	defer sn.Close()
 	offer.Position, offer.Pages = sn.Position(), sn.Pages()
-	return s.peer(a.Slot).SendSnapshot(ctx, offer, sn)
+	r, base, err = s.peer(a.Slot).SendSnapshot(ctx, offer, sn)
+	return r, offer.Position.Seq, base, err
 }
 
 // committedSnapshot freezes the pages between two requests and waits until what
