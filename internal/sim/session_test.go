@@ -99,13 +99,25 @@ func (s *session) do(ctx context.Context, name facet.Name, in input, keyed bool)
 		s.w.note(in.kind.String() + " unknown")
 	default:
 		s.w.note(in.kind.String() + " not done")
-		if !retryable(err) && in.kind != opTx {
+		// A facet that is deleted meanwhile is not found.
+		gone := codeOf(err) == facet.CodeNotFound && s.w.fleeting(name)
+		if !retryable(err) && in.kind != opTx && !gone {
 			s.w.problem("session %d: %v on %s: %v", s.id, in, name, err)
 		}
 		return out, false
 	}
 	s.w.ledger(name).add(o)
 	return out, err == nil
+}
+
+// fleeting reports whether the facet is deleted now and then.
+func (w *world) fleeting(name facet.Name) bool {
+	for _, spec := range w.names {
+		if spec.name == name {
+			return spec.deleted
+		}
+	}
+	return false
 }
 
 // errLost is what a client sees of a node that died or does not answer.
