@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/client"
+	"github.com/facetd/facetd/facet"
 )
 
 // TestChaosFullDisk fills the disk of one node of three under load, far below the mark
@@ -40,6 +42,26 @@ func TestChaosFullDisk(t *testing.T) {
 		t.Fatal(err)
 	} else if err := os.Truncate(filler, info.Size()-64<<20); err != nil {
 		t.Fatal(err)
+	}
+	// The segment of the log that is begun still has room: it is used up.
+	for _, f := range l.facets {
+		if c.owner(l.probe, f.name) != m {
+			continue
+		}
+		n, err := 0, error(nil)
+		for ; n < 400 && err == nil; n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			_, err = l.facet(l.probe, f).Exec(ctx, "CREATE TABLE IF NOT EXISTS blob AS SELECT randomblob(300000) AS v")
+			if err == nil {
+				_, err = l.facet(l.probe, f).Exec(ctx, "UPDATE blob SET v = randomblob(300000)")
+			}
+			cancel()
+		}
+		t.Logf("%d large writes to %s, then %v", n, f.name, err)
+		if err != nil && !errors.Is(err, facet.ErrDiskFull) {
+			t.Errorf("a write on a full disk: %v", err)
+		}
+		break
 	}
 	others := 0
 	for i, f := range l.facets {
