@@ -21,6 +21,7 @@ import (
 // node without a peer address is a cluster of size one with the same log.
 func (n *Node) openCluster() (err error) {
 	alone, on := n.alone(), n.cfg.Platform
+	n.belonged = n.dir.cluster
 	cfg := consensus.Config{
 		ID: n.dir.Node, Memory: on.Raft, Cluster: n.dir.cluster,
 		Bootstrap:    len(n.cfg.Join) == 0 && n.cfg.BootstrapExpect <= 1 && !n.dir.rejoining(),
@@ -87,7 +88,7 @@ func (n *Node) clusterID() cluster.ID {
 	if r := n.consensus(); r != nil {
 		return r.ClusterID()
 	}
-	return cluster.ID{}
+	return n.belonged // while the log is being opened
 }
 
 // answer answers what nodes ask that may not belong to the cluster yet.

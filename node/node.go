@@ -37,6 +37,7 @@ type Node struct {
 	dir  *dataDir
 	boot cluster.BootID
 
+	belonged cluster.ID // the cluster of the data directory when the node was opened
 	table    *placement.Table
 	raft     atomic.Pointer[consensus.Node]
 	replicas *replica.Store

@@ -21,6 +21,21 @@ func (s *Session) Caught() bool {
 	return true
 }
 
+// Lagging reports whether a member that can be reached is being filled, or is so far
+// behind that it would have to be if the log were compacted now.
+func (s *Session) Lagging() bool {
+	for i := range s.n {
+		m := &s.slots[i]
+		if m.role&(roleNext|roleLearner) == 0 || m.down || s.barrier == 0 {
+			continue
+		}
+		if m.progress == filling || m.match+MaxShip < s.last {
+			return true
+		}
+	}
+	return false
+}
+
 // Lacking reports whether a slot is known to lack something of what is committed,
 // or cannot be asked.
 func (s *Session) Lacking(slot int) bool {
@@ -41,6 +56,14 @@ func (s *Session) Doubt(slot int) {
 		s.probe(m, max(s.first, min(m.match+1, s.last)))
 		return
 	}
+	s.unsure(m)
+}
+
+// unsure has a slot offered a snapshot because no entry is left to ask with, not
+// because it is known to lack one. As soon as there is an entry it is asked with
+// that: a snapshot of a session that works is only there once all it shows is
+// committed, and where a majority waits for one nothing is.
+func (s *Session) unsure(m *member) {
 	m.match = min(m.match, s.last-1)
-	m.progress, m.next, m.waiting = filling, s.last, false
+	m.progress, m.next, m.waiting, m.unsure = filling, s.last, false, true
 }

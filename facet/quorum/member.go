@@ -159,6 +159,7 @@ type member struct {
 	match    facet.Seq // up to here its log is believed to be ours
 	acked    facet.Seq // up to here it said so, durably: what is counted
 	step     facet.Seq // how far the next GAP makes probing step back
+	unsure   bool      // filling, but only because there was no entry left to ask with
 	waiting  bool      // a probe, a snapshot, or a PREPARE is on its way
 	retryAt  Instant   // when to act though nothing was heard
 	hinted   facet.Seq // commit index it was told last

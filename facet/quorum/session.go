@@ -365,7 +365,7 @@ func (s *Session) broken(slot int, kind NackKind) {
 	if s.barrier != 0 {
 		s.tracker.withdraw(int(p.vote))
 		p.acked, p.match, p.next = 0, 0, 1
-		p.progress, p.waiting = filling, false
+		p.progress, p.waiting, p.unsure = filling, false, false
 	}
 }
 

@@ -87,13 +87,13 @@ func (s *Session) count(m *member, seq facet.Seq) {
 
 // stream sends without waiting from next on.
 func (s *Session) stream(m *member, next facet.Seq) {
-	m.progress, m.next, m.match, m.step, m.waiting = streaming, next, next-1, 1, false
+	m.progress, m.next, m.match, m.step, m.waiting, m.unsure = streaming, next, next-1, 1, false, false
 }
 
 // probe looks for the place where the logs meet, beginning with the entry at.
 func (s *Session) probe(m *member, at facet.Seq) {
 	m.match = min(m.match, at-1)
-	if at < s.first {
+	if m.unsure = false; at < s.first {
 		m.progress, m.next, m.waiting = filling, at, false
 		return
 	}
@@ -184,7 +184,10 @@ func (s *Session) ship(now Instant, dst []Action) []Action {
 			continue
 		}
 		if m.next < s.first && m.progress != filling {
-			s.probe(m, m.next) // its entries were compacted
+			s.unsure(m) // its entries were compacted; it may have had them
+		}
+		if m.progress == filling && m.unsure && s.first <= s.last {
+			s.probe(m, s.first)
 		}
 		switch m.progress {
 		case streaming:

@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -35,19 +36,42 @@ func (w *world) settle() {
 			w.problem("node %s does not come up within %v of the end of all faults", m.id, servesWithin)
 		}
 	}
+	w.undrain()
 	s := w.session(1000)
 	for _, spec := range w.names {
 		for _, l := range w.running() {
 			ctx, cancel := context.WithTimeout(context.Background(), servesWithin)
 			s.owner[spec.name] = l.m.id
-			out, ok := s.do(ctx, spec.name, input{kind: opAdd, id: numbers.Add(1), arg: 1}, !spec.deleted)
+			_, ok := s.do(ctx, spec.name, input{kind: opAdd, id: numbers.Add(1), arg: 1}, !spec.deleted)
 			cancel()
-			if !ok && !out.unknown {
+			if !ok {
 				w.problem("%s does not serve, asked at %s, %v after the end of all faults", spec.name, l.name, time.Since(began))
 			}
 		}
 	}
 	w.tell("everything serves again after %v", time.Since(began))
+}
+
+// undrain lets every node own facets again that a drain kept from it.
+func (w *world) undrain() {
+	for _, m := range w.all() {
+		var err error
+		if !w.until(servesWithin, func() bool {
+			l := w.leader()
+			if l == nil {
+				return false
+			}
+			if n, ok := l.node.Table().Node(m.id); ok && n.State == placement.NodeActive {
+				return true
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			_, err = operator(l).Start(ctx, service.OperationRequest{Kind: service.OpUndrain, Node: m.id})
+			return false
+		}) {
+			w.problem("node %s cannot be undrained: %v", m.id, err)
+		}
+	}
 }
 
 // verify judges the whole run. Nobody works any more.
@@ -198,8 +222,23 @@ func (w *world) positions(l *ledger) {
 func (w *world) agree() {
 	began := time.Now()
 	why := ""
-	if !w.until(agreesWithin, func() bool { why = w.disagreement(); return why == "" }) {
+	s := w.session(1002)
+	if !w.until(agreesWithin, func() bool {
+		// A facet that was given to another owner is recovered when somebody asks.
+		for _, spec := range w.names {
+			if l := w.leader(); l != nil {
+				if row, ok := l.node.Table().Lookup(spec.name); ok && row.State == placement.Recovering {
+					ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+					s.do(ctx, spec.name, input{kind: opRead, id: -1}, false)
+					cancel()
+				}
+			}
+		}
+		why = w.disagreement()
+		return why == ""
+	}) {
 		w.problem("copies do not agree %v after the end of the work: %s", time.Since(began), why)
+		w.show()
 		return
 	}
 	w.tell("all copies agree after %v", time.Since(began))
@@ -265,6 +304,25 @@ func (w *world) disagreement() string {
 		}
 	}
 	return ""
+}
+
+// show writes down what the table and the nodes say of every facet.
+func (w *world) show() {
+	leader := w.leader()
+	if leader == nil {
+		return
+	}
+	for row := range leader.node.Table().Facets() {
+		w.tell("%s %v: %v, epoch %v, owner %v, active %v in epoch %v, next %v", row.Name, row.Incarnation, row.State, row.Epoch, row.Owner.Node, row.Active, row.ActiveEpoch, row.Next)
+		for _, l := range w.running() {
+			l.node.Copies(func(c replica.Meta) bool {
+				if c.ID == row.Incarnation {
+					w.tell("  at %s: %v sum %v, durable %v, committed %v, base %v, promised %v, health %v, open %v", l.name, c.Last, c.Last.Sum, c.Durable, c.CommitKnown, c.Base, c.Promised, c.Health, c.Open)
+				}
+				return true
+			})
+		}
+	}
 }
 
 // draw writes porcupine's picture of a history that cannot be, if wanted.

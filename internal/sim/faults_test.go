@@ -1,11 +1,16 @@
 package sim
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/internal/disk"
+	"github.com/facetd/facetd/node/service"
 )
 
 // fault is one way to break a cluster. do begins it and returns; what it began ends
@@ -21,11 +26,22 @@ type nemesis struct {
 	rng  *rand.Rand
 	stop chan struct{}
 	wg   sync.WaitGroup
+
+	wiped bool
 }
 
 // run breaks things until length is over, and mends everything then.
 func (n *nemesis) run(length time.Duration) {
 	end := time.Now().Add(length)
+	for range n.w.plan.grow {
+		// Somewhere in the first half, so that there is something to move.
+		n.wg.Go(func(d time.Duration) func() {
+			return func() {
+				time.Sleep(d)
+				n.w.grow()
+			}
+		}(n.upTo(length / 2)))
+	}
 	for time.Now().Before(end) && len(n.w.plan.faults) > 0 {
 		time.Sleep(n.upTo(2 * n.w.plan.pause))
 		f := n.w.plan.faults[n.rng.IntN(len(n.w.plan.faults))]
@@ -80,9 +96,84 @@ func (n *nemesis) downtime() time.Duration {
 	return n.upTo(6 * time.Second)
 }
 
+// cut parts nodes for a while.
+func (n *nemesis) cut(what string, d time.Duration, f func(from, to cluster.NodeID) bool, undo ...func()) {
+	n.w.tell("%s, for %v", what, d)
+	n.w.net.also(true, f)
+	n.later(d, func() {
+		n.w.tell("no more: %s", what)
+		n.w.net.also(false, f)
+		for _, u := range undo {
+			u()
+		}
+	})
+}
+
+func touching(id cluster.NodeID) func(from, to cluster.NodeID) bool {
+	return func(from, to cluster.NodeID) bool { return from == id || to == id }
+}
+
+// sabotage breaks the disk of some process for a while.
+func (n *nemesis) sabotage(what string, d time.Duration, f disk.Fault) {
+	if l := n.victim(); l != nil {
+		n.sabotageAt(l, what, d, f)
+	}
+}
+
+func (n *nemesis) sabotageAt(l *life, what string, d time.Duration, f disk.Fault) {
+	l.m.mu.Lock()
+	on := l.m.disk
+	l.m.mu.Unlock()
+	n.w.tell("%s at %s for %v (%v after %d, %d times)", what, l.name, d, f.Delay, f.After, f.Times)
+	n.later(d, on.Inject(f))
+}
+
+// breaks says that the process on m may stop by itself from now on.
+func (m *machine) breaks() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.breaking = true
+}
+
+// operator is a node's answer to operators.
+func operator(l *life) service.Operator { return l.node.Service().(service.Operator) }
+
+// operate begins an operation at whoever leads.
+func (n *nemesis) operate(req service.OperationRequest) {
+	n.wg.Go(func() {
+		for range 20 {
+			if l := n.w.leader(); l != nil {
+				ctx, cancel := context.WithTimeout(l.ctx, 5*time.Second)
+				_, err := operator(l).Start(ctx, req)
+				cancel()
+				n.w.tell("%s %s at %s: %v", req.Kind, req.Node, l.name, err)
+				if err == nil {
+					n.w.note(string(req.Kind) + " begun")
+					return
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+	})
+}
+
+// grow adds a machine to the cluster.
+func (w *world) grow() {
+	m := w.add(0, []string{"10.0.0.1:7402", "10.0.0.2:7402", "10.0.0.3:7402"})
+	w.note("grown")
+	m.start()
+}
+
+// fast is the network without fault.
+func (w *world) fast() {
+	w.net.peers.Latency(200*time.Microsecond, 300*time.Microsecond, 0)
+	w.net.gossip.SetLoss(0)
+}
+
 // mend ends all faults: every path is open, every machine runs.
 func (w *world) mend() {
 	w.net.set(none)
+	w.fast()
 	w.tell("everything is mended")
 	for _, m := range w.all() {
 		l := m.start()
@@ -147,5 +238,137 @@ var faults = []fault{
 		d.CrashAt(int64(1 + n.rng.IntN(30)))
 		n.w.tell("%s will crash at a write", l.name)
 		n.later(n.upTo(2*time.Second), func() { n.crash(l, "crash after a write"); l.m.start() })
+	}},
+	{"partition", func(n *nemesis) {
+		// One part is a side of any size.
+		side := map[cluster.NodeID]bool{}
+		for _, m := range n.w.all() {
+			side[m.id] = n.rng.IntN(2) == 0
+		}
+		n.cut("partition", n.upTo(8*time.Second), func(a, b cluster.NodeID) bool { return side[a] != side[b] })
+	}},
+	{"isolate one", func(n *nemesis) {
+		if l := n.victim(); l != nil {
+			n.cut(l.name+" is alone", n.upTo(8*time.Second), touching(l.m.id))
+		}
+	}},
+	{"isolate leader", func(n *nemesis) {
+		if l := n.w.leader(); l != nil {
+			n.cut(l.name+" is alone and led", n.upTo(8*time.Second), touching(l.m.id))
+		}
+	}},
+	{"one way", func(n *nemesis) {
+		from, to := n.victim(), n.victim()
+		if from != nil && to != nil && from != to {
+			a, b := from.m.id, to.m.id
+			n.cut(fmt.Sprintf("nothing goes from %s to %s", a, b), n.upTo(8*time.Second), func(x, y cluster.NodeID) bool { return x == a && y == b })
+		}
+	}},
+	{"deaf", func(n *nemesis) {
+		if l := n.victim(); l != nil {
+			n.cut(l.name+" hears nothing", n.upTo(6*time.Second), func(_, to cluster.NodeID) bool { return to == l.m.id })
+		}
+	}},
+	{"cut from leader", func(n *nemesis) {
+		l, lead := n.victim(), n.w.leader()
+		if l != nil && lead != nil && l != lead {
+			a, b := l.m.id, lead.m.id
+			n.cut(fmt.Sprintf("%s and the leader %s do not reach each other", a, b), n.upTo(8*time.Second), func(x, y cluster.NodeID) bool {
+				return x == a && y == b || x == b && y == a
+			})
+		}
+	}},
+	{"slow network", func(n *nemesis) {
+		delay := n.upTo(80 * time.Millisecond)
+		n.w.tell("every packet takes %v", delay)
+		n.w.net.peers.Latency(delay, delay, 0.02)
+		n.w.net.gossip.SetLoss(0.05)
+		n.later(n.upTo(6*time.Second), n.w.fast)
+	}},
+	{"pause", func(n *nemesis) {
+		// A process that does not run: nobody hears of it, and it hears of nobody. Its
+		// connections stay, and what is on its way waits.
+		l := n.victim()
+		if l == nil {
+			return
+		}
+		l.pause.hold()
+		n.cut(l.name+" is paused", n.upTo(7*time.Second), touching(l.m.id), l.pause.release)
+	}},
+	{"slow disk", func(n *nemesis) {
+		n.sabotage("slow disk", n.upTo(8*time.Second), disk.Fault{Ops: disk.OpDatasync, Delay: n.upTo(300 * time.Millisecond)})
+	}},
+	{"stalled fsync", func(n *nemesis) {
+		n.sabotage("stalled fsync", n.upTo(8*time.Second), disk.Fault{Ops: disk.OpDatasync, Delay: n.upTo(12 * time.Second), Times: 1 + n.rng.IntN(3)})
+	}},
+	{"fsync error", func(n *nemesis) {
+		if l := n.victim(); l != nil {
+			l.m.breaks()
+			n.sabotageAt(l, "fsync error", n.upTo(5*time.Second), disk.Fault{Ops: disk.OpDatasync, Path: "*.seg", Err: syscall.EIO, After: n.rng.IntN(10), Times: 1})
+		}
+	}},
+	{"write error", func(n *nemesis) {
+		if l := n.victim(); l != nil {
+			l.m.breaks()
+			n.sabotageAt(l, "write error", n.upTo(5*time.Second), disk.Fault{Ops: disk.OpWrite, Err: syscall.EIO, After: n.rng.IntN(20), Times: 1})
+		}
+	}},
+	{"disk full", func(n *nemesis) {
+		l := n.victim()
+		if l == nil {
+			return
+		}
+		l.m.mu.Lock()
+		d := l.m.disk
+		l.m.mu.Unlock()
+		d.SetQuota(d.Used() + int64(n.rng.IntN(256<<10)))
+		n.w.tell("the disk of %s is full", l.name)
+		n.later(n.upTo(8*time.Second), func() {
+			n.w.tell("the disk of %s has room again", l.name)
+			l.m.mu.Lock()
+			defer l.m.mu.Unlock()
+			d.SetQuota(-1)
+			l.m.disk.SetQuota(-1)
+		})
+	}},
+	{"move", func(n *nemesis) {
+		spec := n.w.names[n.rng.IntN(len(n.w.names))]
+		to := n.victim()
+		if to == nil {
+			return
+		}
+		n.wg.Go(func() {
+			for _, l := range n.w.running() { // whoever owns it
+				ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second)
+				_, err := operator(l).Move(ctx, spec.name, to.m.id, service.KeepPin)
+				cancel()
+				n.w.tell("move %s to %s asked at %s: %v", spec.name, to.m.id, l.name, err)
+				if err == nil {
+					n.w.note("moved")
+					return
+				}
+			}
+		})
+	}},
+	{"drain", func(n *nemesis) {
+		if l := n.victim(); l != nil {
+			n.operate(service.OperationRequest{Kind: service.OpDrain, Node: l.m.id})
+			n.later(n.upTo(6*time.Second), func() {
+				n.operate(service.OperationRequest{Kind: service.OpUndrain, Node: l.m.id})
+			})
+		}
+	}},
+	{"rebalance", func(n *nemesis) { n.operate(service.OperationRequest{Kind: service.OpRebalance}) }},
+	{"wipe", func(n *nemesis) {
+		// Once in a run: two disks lost before the copies of the first are made again
+		// are a lost majority.
+		l := n.victim()
+		if l == nil || n.wiped || len(n.w.all()) < 3 {
+			return
+		}
+		n.wiped = true
+		l.kill("its disk is lost", disk.LoseAll)
+		l.m.wipe()
+		n.later(n.downtime(), func() { l.m.start() })
 	}},
 }

@@ -289,7 +289,7 @@ func newWorld(p plan, log *slog.Logger) *world {
 		plan: p, log: log, net: newNetwork(p.seed), began: time.Now(), counts: map[string]int{},
 		rng: rand.New(rand.NewPCG(p.seed, 1)), facets: map[string]*ledger{},
 	}
-	w.net.peers.Latency(200*time.Microsecond, 300*time.Microsecond, 0)
+	w.fast()
 	return w
 }
 

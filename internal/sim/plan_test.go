@@ -57,6 +57,17 @@ func draw(seed uint64) plan {
 		segment: 64 << 10 << r.IntN(4), logBudget: 256 << 10 << r.IntN(4),
 		pause: time.Duration(1000+r.IntN(3000)) * time.Millisecond,
 	}
+	if r.IntN(3) == 0 {
+		p.fleeting = 1
+	}
+	switch r.IntN(6) {
+	case 0:
+		p.nodes, p.grow = 1, 2
+	case 1:
+		p.grow = 1
+	case 2:
+		p.grow = 2
+	}
 	// Few kinds of fault at a time: each gets far, and pairs meet.
 	perm := r.Perm(len(faults))
 	for _, i := range perm[:2+r.IntN(4)] {

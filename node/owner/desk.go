@@ -338,7 +338,7 @@ func (d *desk) run(call *service.Call) {
 	d.followTx(call)
 	s.gate(call, s.store.Position().Seq != before)
 	d.pages.Store(s.store.Pages())
-	if s.store.Dirty() >= checkpointPages {
+	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
 		d.checkpoint()
 	}
 }

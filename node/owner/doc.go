@@ -9,6 +9,6 @@
 //
 // It refuses to parse protocols (the faces do), to decide placement (package
 // placement does) and to store anything (facet/replica does). The faces call it
-// through service.Service; any goroutine may. Lock order: shard, desk, gate; no
+// through service.Service; any goroutine may. Lock order: shard, desk, session; no
 // I/O and no callback under any of them.
 package owner

@@ -12,6 +12,12 @@ const (
 	// checkpointed: 1,024 pages are 4 MiB of memory.
 	checkpointPages = 1024
 
+	// lateCheckpointPages is the same while a member catches up: each checkpoint makes
+	// the snapshot on its way to it one that is too old, and under a load of writes
+	// none would ever be new enough. 64 MiB are what is written while the largest
+	// facet is sent, at some MiB a second.
+	lateCheckpointPages = 16 * checkpointPages
+
 	// sweepEvery is how often the sweeper looks for idle facets. It is the
 	// resolution of IdleAfter.
 	sweepEvery = time.Second

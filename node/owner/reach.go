@@ -256,6 +256,8 @@ func (s *session) sendSnapshot(a quorum.Action) {
 		from, ok := s.from(r)
 		switch {
 		case err == nil && ok:
+			// If the log moved on meanwhile, the core wants another one.
+			s.core.SnapshotFailed(a.Slot, s.d.m.now())
 			s.acked(from, min(base.Seq, s.core.Last()))
 			return
 		case err == nil || ctx.Err() != nil:

@@ -250,6 +250,14 @@ func (s *session) caught() bool {
 	return s.core.Caught()
 }
 
+// lagging reports whether a checkpoint would take entries from the log that a member
+// is about to need.
+func (s *session) lagging() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.Lagging()
+}
+
 // rest tells the members what is committed, so that their copies can rest as well,
 // and remembers the facet if one of them lacks something.
 func (s *session) rest() {

@@ -47,7 +47,7 @@ func (v *view) next(f *placement.Facet, p plan) step {
 	o := Order{Kind: Move, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: p.owner, Set: p.set}
 	switch {
 	case pending(f):
-		o = Order{Kind: Wake, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node}
+		o = Order{Kind: Wake, Incarnation: f.Incarnation, Epoch: f.Epoch} // a wake names nobody: it is given to the owner
 	case o.Set.Equal(f.Next):
 		o.Set = placement.Set{}
 	}

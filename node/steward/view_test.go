@@ -424,6 +424,9 @@ func (sc *scene) settles(t *testing.T, want func(*view, *placement.Facet) plan) 
 		f.Owner.Boot = sc.v.nodes[s.to].Boot // it takes it back first if it must
 		f.State, f.Active = placement.Active, f.Next
 		if s.order.Kind == Wake {
+			if s.order.Owner != "" || !s.order.Set.IsZero() {
+				t.Errorf("a wake that names a place, which no node takes: %+v", s.order)
+			}
 			continue
 		}
 		if !s.order.Set.IsZero() {
