@@ -103,7 +103,10 @@ func (w *wires) heal() {
 
 func (w *wires) close() {
 	for _, k := range w.plugs {
-		w.ip("netns", "del", w.name(k)) // the cable goes with it
+		// The cable would go with the namespace, which however stays for as long as
+		// the kernel tries to end connections over links that were cut.
+		w.ip("link", "del", w.name(k))
+		w.ip("netns", "del", w.name(k))
 	}
 	w.ip("link", "del", w.bridge())
 }
