@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -65,7 +66,9 @@ func TestTCP(t *testing.T) {
 			for c := range callers {
 				wg.Go(func() {
 					for i := range each + 1 {
-						if err := f.propose(where, fmt.Sprintf("%s %d %d %d", where.id, callers, c, i), 10*time.Second); err != nil {
+						if err := f.propose(where, fmt.Sprintf("%s %d %d %d", where.id, callers, c, i), 10*time.Second); err != nil && !errors.Is(err, ErrUnknownOutcome) {
+							// On a machine that is short of processors leadership may change
+							// meanwhile; check finds out what became of the command.
 							t.Error(err)
 						}
 					}
