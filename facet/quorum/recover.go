@@ -24,6 +24,9 @@ func (s *Session) Promised(from From, p Promise) {
 func (s *Session) recover(now Instant, dst []Action) []Action {
 	for i := range s.n {
 		m := &s.slots[i]
+		if now >= m.fetchAt {
+			m.fetchAt = 0 // it may be asked again, whether or not it is: see Wake
+		}
 		// R16: PREPARE goes to the next set too; choose does not count the answer.
 		if m.role&(roleActive|roleNext) == 0 || m.promised || m.down || m.waiting && now < m.retryAt {
 			continue
@@ -199,7 +202,9 @@ func (s *Session) adopt(holder int, log facet.Position) {
 	s.fetching = -1
 	s.tell |= tellAdopt
 	for i := range s.n {
-		if m := &s.slots[i]; m.promised {
+		m := &s.slots[i]
+		m.waiting, m.fetchAt = false, 0 // nobody is asked any more: see Wake
+		if m.promised {
 			s.settled = max(s.settled, m.promise.Known, m.promise.Base)
 		}
 	}

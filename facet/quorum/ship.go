@@ -200,7 +200,11 @@ func (s *Session) ship(now Instant, dst []Action) []Action {
 			dst = s.seek(i, m, now, dst)
 		case filling:
 			to := max(s.committed, s.settled) // R44
-			if m.waiting && now < m.retryAt || to == 0 || to+1 < s.first {
+			if m.waiting && now < m.retryAt {
+				continue
+			}
+			if to == 0 || to+1 < s.first {
+				m.waiting = false // until something is committed; see Wake
 				continue
 			}
 			m.waiting, m.retryAt = true, Never
