@@ -202,7 +202,9 @@ func (s *Session) adopt(holder int, log facet.Position) {
 	s.fetching = -1
 	s.tell |= tellAdopt
 	for i := range s.n {
-		if m := &s.slots[i]; m.promised {
+		m := &s.slots[i]
+		m.waiting, m.fetchAt = false, 0 // nobody is asked any more: see Wake
+		if m.promised {
 			s.settled = max(s.settled, m.promise.Known, m.promise.Base)
 		}
 	}

@@ -68,8 +68,6 @@ func (s *sim) look(x *simNode) {
 	x.holder.Wake()
 }
 
-func (s *sim) node(n byte) *simNode { return s.nodes[n-2] }
-
 // take issues the next epoch of a facet to a node, in one of the ways there are.
 func (s *sim) take(id facet.Incarnation) {
 	row, _ := s.table.ByIncarnation(id)

@@ -9,13 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/service"
 )
-
-type nodeID = cluster.NodeID
 
 // TestManyFacetsManyCallers checks that concurrent callers of many facets each see
 // their own writes and nobody else's.

@@ -530,11 +530,3 @@ func (w *town) holds(id facet.Incarnation, n, like int, within time.Duration) {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
-
-func code(err error) facet.Code {
-	var fe *facet.Error
-	if errors.As(err, &fe) {
-		return fe.Code
-	}
-	return facet.CodeInternal
-}
