@@ -281,10 +281,12 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 	}
 	offer := peer.SnapshotOffer{Incarnation: s.row.Incarnation, Epoch: s.row.Epoch}
 	s.mu.Lock()
-	serving := s.serving
+	committed := s.serving && s.core.Last() == s.core.Committed()
 	s.mu.Unlock()
-	if !serving {
+	if !committed {
 		// The pages of the session hold what is not committed yet. The file does not.
+		// It may be this very snapshot that the commit waits for: of three members one
+		// lost its disk, and this one is behind the log.
 		b, src, err := s.own.BaseSource()
 		if err != nil {
 			return r, base, err
@@ -293,7 +295,9 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 		offer.Position, offer.Pages = b.Position, b.Pages
 		return s.peer(a.Slot).SendSnapshot(ctx, offer, src)
 	}
-	sn, err := s.committedSnapshot(ctx)
+	soon, cancel := context.WithTimeout(ctx, askTimeout) // what is written meanwhile may wait for this member
+	sn, err := s.committedSnapshot(soon)
+	cancel()
 	if err != nil {
 		return r, base, err
 	}
