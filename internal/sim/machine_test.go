@@ -264,6 +264,8 @@ func (m *machine) wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.disk, m.log, m.ident = disk.NewMem(), consensus.NewMemory(), node.NewIdentity(m.id)
+	// Its operator has it join; told to begin a cluster it would begin another one.
+	m.expect, m.join = 0, []string{"10.0.0.1:7402", "10.0.0.2:7402", "10.0.0.3:7402"}
 }
 
 // world is one run.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -72,6 +73,9 @@ func draw(seed uint64) plan {
 	perm := r.Perm(len(faults))
 	for _, i := range perm[:2+r.IntN(4)] {
 		p.faults = append(p.faults, faults[i])
+	}
+	if slices.ContainsFunc(p.faults, func(f fault) bool { return f.name == "wipe" }) {
+		p.faults = slices.DeleteFunc(p.faults, fault.harms)
 	}
 	return p
 }
