@@ -491,6 +491,32 @@ func TestRestWithoutOne(t *testing.T) {
 	})
 }
 
+// TestOwnerWithoutCopy: a member that was away when the facet was made never got a
+// copy. When the facet is given to it, it gives it on instead of calling it corrupt.
+func TestOwnerWithoutCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		mem := w.node(3).kill()
+		w.node(1).must(n, "CREATE TABLE t (v)")
+		w.node(1).must(n, "INSERT INTO t VALUES (1)")
+		r := w.start(3, mem, 2)
+		w.take(n, 1, 3)
+		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("the owner without a copy says %v", err)
+		}
+		row, _ := r.Lookup(n)
+		by := int(row.Owner[1] - '0')
+		if got := w.node(by).count(n); got != 1 || by == 3 {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+		w.node(by).must(n, "INSERT INTO t VALUES (2)")
+		w.holds(id, 3, by, 20*time.Second)
+	})
+}
+
 // TestOwnCopyDamaged: the owner's log is damaged. Another member serves, and heals
 // the copy.
 func TestOwnCopyDamaged(t *testing.T) {

@@ -26,7 +26,7 @@ func (d *desk) activate(row Row) error {
 		return notOwner(&row)
 	}
 	var err error
-	if !row.Mine || row.Epoch == d.dead {
+	if !row.Mine || row.Epoch == d.dead || d.m.lacks(&row) {
 		if row, err = d.m.opts.Placement.Acquire(ctx, row, d.m.next(&row)); err != nil {
 			return fmt.Errorf("acquire %s: %w", d.name, err)
 		}
@@ -64,18 +64,28 @@ func (d *desk) activate(row Row) error {
 
 // next says who is to own a facet whose epoch is spent: this process, unless its copy
 // is of none of those that count. It was to bring the facet to another set then, and
-// did not: the change is taken back, and one of the active set goes on (R43).
+// did not: the change is taken back, and one of the active set goes on (R43). A member
+// that never got a copy, because the others were enough, is no owner either; it gets
+// one from the next.
 func (m *Manager) next(row *Row) (t Transfer) {
 	for _, x := range row.set() {
 		switch {
 		case x.Store == m.opts.Self.Store:
-			return Transfer{}
+			if !m.lacks(row) {
+				return Transfer{}
+			}
 		case x.Boot.IsZero() || x.Node == m.opts.Self.Node:
 		case t.Owner == "" || m.opts.Peers != nil && m.opts.Peers.Peer(x.Node).Status().Connected:
 			t.Owner = x.Node
 		}
 	}
 	return t
+}
+
+// lacks reports whether this node is a member that never got a copy.
+func (m *Manager) lacks(row *Row) bool {
+	return !row.New && !m.opts.Store.Has(row.Incarnation) &&
+		slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == m.opts.Self.Store })
 }
 
 // notActivated says what an activation that failed means for those who wait. A
