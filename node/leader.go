@@ -65,19 +65,18 @@ func (n *Node) proposeJudged(ctx context.Context, encoded []byte) (placement.Res
 }
 
 func (n *Node) askLeader(ctx context.Context, command []byte) (placement.Result, error) {
-	raft := n.consensus()
-	if now, _ := raft.Leadership(); now.Leading {
+	if now, _ := n.consensus().Leadership(); now.Leading {
 		out, err := n.grants.Judge(ctx, command)
 		if err != nil {
 			return placement.Result{}, err
 		}
 		return placement.DecodeResult(out)
 	}
-	leader, _, ok := raft.Leader()
-	if !ok || leader == n.dir.Node || n.peers == nil {
+	leader, ok := n.leaderElsewhere()
+	if !ok {
 		return placement.Result{}, fmt.Errorf("propose: %w", consensus.ErrNotLeader)
 	}
-	out, err := n.peers.Peer(leader).Propose(ctx, [][]byte{command})
+	out, err := leader.Propose(ctx, [][]byte{command})
 	if err == nil {
 		err = out[0].Err
 	}
@@ -85,6 +84,15 @@ func (n *Node) askLeader(ctx context.Context, command []byte) (placement.Result,
 		return placement.Result{}, err
 	}
 	return placement.DecodeResult(out[0].Result)
+}
+
+// leaderElsewhere is the other node that leads placement, as far as this one knows.
+func (n *Node) leaderElsewhere() (*peer.Peer, bool) {
+	leader, _, ok := n.consensus().Leader()
+	if !ok || leader == n.dir.Node || n.peers == nil {
+		return nil, false
+	}
+	return n.peers.Peer(leader), true
 }
 
 // forward is consensus.Config.Forward: commands go to the leader over the peer

@@ -74,15 +74,14 @@ func (n *Node) needsLease() bool {
 
 // sendRenewal brings a RENEW to whoever leads.
 func (n *Node) sendRenewal(ctx context.Context, r peer.RenewRequest) (peer.Grant, error) {
-	raft := n.consensus()
-	if now, _ := raft.Leadership(); now.Leading {
+	if now, _ := n.consensus().Leadership(); now.Leading {
 		return n.grants.Renew(ctx, n.boot, r)
 	}
-	leader, _, ok := raft.Leader()
-	if !ok || leader == n.dir.Node || n.peers == nil {
+	leader, ok := n.leaderElsewhere()
+	if !ok {
 		return peer.Grant{}, &peer.NotLeaderError{}
 	}
-	return n.peers.Peer(leader).Renew(ctx, r)
+	return leader.Renew(ctx, r)
 }
 
 // lead follows the leadership of the placement log.

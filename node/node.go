@@ -144,7 +144,7 @@ func (n *Node) openStores() (err error) {
 	}
 	n.table = placement.NewTable()
 	n.rows = &proposals{
-		n: n, table: n.table, propose: n.propose, store: n.dir.store,
+		n: n, table: n.table, propose: n.propose,
 		self: placement.Owner{Node: n.dir.Node, Boot: n.boot}, replicas: n.cfg.Replicas,
 	}
 	n.keeper, err = keeper.New(keeper.Options{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -188,11 +189,11 @@ func (s svc) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin s
 	case !ok:
 		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
 	case !row.Local:
-		return service.Info{}, &facet.Error{Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch}
+		return service.Info{}, owner.NotOwner(&row)
 	}
 	if to != "" && to != n.dir.Node {
 		t := owner.Transfer{Owner: to}
-		if set := setOf(row); !hasNode(set, to) {
+		if set := row.Set(); !slices.ContainsFunc(set, func(m owner.Member) bool { return m.Node == to }) {
 			if t.Set, err = n.replaceMember(set, to); err != nil {
 				return service.Info{}, err
 			}
@@ -207,22 +208,6 @@ func (s svc) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin s
 		}
 	}
 	return s.Stat(ctx, name)
-}
-
-func setOf(row owner.Row) []owner.Member {
-	if len(row.ActiveSet) > 0 {
-		return row.ActiveSet
-	}
-	return row.NextSet
-}
-
-func hasNode(set []owner.Member, node cluster.NodeID) bool {
-	for _, m := range set {
-		if m.Node == node {
-			return true
-		}
-	}
-	return false
 }
 
 // replaceMember gives the set with a node in it that keeps nothing yet, in place of

@@ -113,7 +113,7 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 	case exists && !replace:
 		return service.Info{}, owner.ExistsError(name)
 	case exists && !row.Local: // before anything is read
-		return service.Info{}, &facet.Error{Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch}
+		return service.Info{}, owner.NotOwner(&row)
 	}
 	tmp, err := s.n.tempDir()
 	if err != nil {
@@ -218,10 +218,10 @@ func (n *Node) leaderReachable(ctx context.Context) error {
 	if now, _ := raft.Leadership(); now.Leading {
 		return raft.Barrier(ctx)
 	}
-	leader, _, ok := raft.Leader()
-	if !ok || n.peers == nil || leader == n.dir.Node {
+	leader, ok := n.leaderElsewhere()
+	if !ok {
 		return errors.New("no placement leader is known")
 	}
-	_, err := n.peers.Peer(leader).Ping(ctx)
+	_, err := leader.Ping(ctx)
 	return err
 }

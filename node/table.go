@@ -19,8 +19,7 @@ type proposals struct {
 	table    *placement.Table
 	propose  func(ctx context.Context, c placement.Command) (placement.Result, error)
 	self     placement.Owner // this node in this process life
-	store    cluster.StoreID
-	replicas int // replication factor of new facets
+	replicas int             // replication factor of new facets
 }
 
 // applyWait bounds how long a proposer waits for its own table to apply what the

@@ -123,7 +123,7 @@ func (m *Manager) wakeLacking(node cluster.NodeID) {
 			if !ok || !row.Local {
 				continue
 			}
-			if !slices.ContainsFunc(row.set(), func(x Member) bool { return x.Node == node }) {
+			if !slices.ContainsFunc(row.Set(), func(x Member) bool { return x.Node == node }) {
 				m.lacking.note(name)
 				continue
 			}
@@ -247,7 +247,7 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 		case ok && !replace:
 			return ExistsError(name)
 		case ok && !old.served():
-			return notOwner(&old) // who took it may still acknowledge something (R47)
+			return NotOwner(&old) // who took it may still acknowledge something (R47)
 		}
 		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
 			return err
@@ -296,7 +296,7 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 		case !ok:
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
 		case !row.served():
-			return notOwner(&row)
+			return NotOwner(&row)
 		}
 		if err := m.opts.Placement.Delete(ctx, row); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)

@@ -34,7 +34,7 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 	case !ok:
 		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
 	case len(t.Set) == 0:
-		t.Set = row.set()
+		t.Set = row.Set()
 	}
 	if !slices.ContainsFunc(t.Set, func(x Member) bool { return x.Node == t.Owner }) {
 		return facet.Errorf(facet.CodeBadRequest, "node %s keeps no replica of %s; name one of its replica set, or change the set", t.Owner, name)
@@ -52,7 +52,7 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
 		}
 		if !row.Mine {
-			return notOwner(&row)
+			return NotOwner(&row)
 		}
 		t.Released = true
 		moved, err := m.opts.Placement.Acquire(ctx, row, t)
@@ -173,19 +173,13 @@ func (s *session) forgetLearners() {
 	s.run()
 }
 
-// Owns reports whether this node is the one to ask for the facet.
-func (m *Manager) Owns(name facet.Name) (cluster.NodeID, bool) {
-	row, ok := m.opts.Placement.Lookup(name)
-	return row.Owner, ok && row.Local
-}
-
 // Leave hands every open facet to another member of its set, which choose names. It
 // returns when all are gone or ctx ends; what could not be moved stays here.
 func (m *Manager) Leave(ctx context.Context, choose func([]Member) (cluster.NodeID, bool)) {
 	var g sync.WaitGroup
 	room := make(chan struct{}, leaveAtOnce)
 	m.sessions.each(func(s *session) {
-		to, ok := choose(s.row.set())
+		to, ok := choose(s.row.Set())
 		if !ok || ctx.Err() != nil {
 			return
 		}

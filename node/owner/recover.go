@@ -23,7 +23,7 @@ func (d *desk) activate(row Row) error {
 	ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
 	defer cancel()
 	if !row.Local {
-		return notOwner(&row)
+		return NotOwner(&row)
 	}
 	var err error
 	if !row.Mine || row.Epoch == d.dead || d.m.lacks(&row) {
@@ -31,7 +31,7 @@ func (d *desk) activate(row Row) error {
 			return fmt.Errorf("acquire %s: %w", d.name, err)
 		}
 		if !row.Mine {
-			return notOwner(&row)
+			return NotOwner(&row)
 		}
 	}
 	s, err := d.newSession(ctx, row)
@@ -68,7 +68,7 @@ func (d *desk) activate(row Row) error {
 // that never got a copy, because the others were enough, is no owner either; it gets
 // one from the next.
 func (m *Manager) next(row *Row) (t Transfer) {
-	for _, x := range row.set() {
+	for _, x := range row.Set() {
 		switch {
 		case x.Store == m.opts.Self.Store:
 			if !m.lacks(row) {
@@ -98,11 +98,11 @@ func (d *desk) notActivated(s *session, err error) error {
 		ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
 		defer cancel()
 		if row, err := d.m.opts.Placement.Acquire(ctx, s.row, Transfer{Owner: better}); err == nil {
-			return notOwner(&row)
+			return NotOwner(&row)
 		}
 	}
 	if row, ok := d.m.opts.Placement.Lookup(d.name); ok && !row.Local {
-		return notOwner(&row)
+		return NotOwner(&row)
 	}
 	var fe *facet.Error
 	if errors.As(err, &fe) {

@@ -37,8 +37,8 @@ type Row struct {
 	ActiveEpoch        facet.Epoch
 }
 
-// set is the replica set that counts: what was activated last, or what is to be.
-func (r *Row) set() []Member {
+// Set is the replica set that counts: what was activated last, or what is to be.
+func (r *Row) Set() []Member {
 	if len(r.ActiveSet) > 0 {
 		return r.ActiveSet
 	}
@@ -127,7 +127,8 @@ type noLease struct{}
 func (noLease) Valid() bool { return false }
 func (noLease) Wake()       {}
 
-func notOwner(row *Row) error {
+// NotOwner sends a client to whom the row names.
+func NotOwner(row *Row) error {
 	return &facet.Error{
 		Code: facet.CodeNotOwner, Message: "the owner is node " + string(row.Owner), Owner: row.OwnerURL, Epoch: row.Epoch,
 	}
