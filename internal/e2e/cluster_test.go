@@ -62,6 +62,12 @@ type member struct {
 // with the test, which fails if a node had ended by itself.
 func newCluster(t testing.TB, n int, onWires bool, args ...string) *cluster {
 	t.Helper()
+	return newClusterOf(t, n, onWires, func(int) []string { return args })
+}
+
+// newClusterOf is newCluster with flags of its own for each node, counted from 1.
+func newClusterOf(t testing.TB, n int, onWires bool, args func(k int) []string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, begun: time.Now()}
 	if onWires {
 		c.wires = newWires(t)
@@ -71,7 +77,7 @@ func newCluster(t testing.TB, n int, onWires bool, args ...string) *cluster {
 	}
 	logs := t.TempDir()
 	for i := range n {
-		c.add(logs, i < n, args...)
+		c.add(logs, i < n, args(i+1)...)
 	}
 	t.Cleanup(func() { c.close(logs) })
 	for _, m := range c.members {
