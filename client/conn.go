@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -29,11 +30,11 @@ type conn struct {
 	sem   chan struct{} // one token per request in flight
 	large chan struct{} // held while a large request is queued
 	limit uint64        // longest request body the node accepts
+	using atomic.Int32  // slots taken; changes with mu held
 
 	mu      sync.Mutex
 	slots   []*call
 	free    []uint32
-	using   int   // slots taken
 	closing bool  // the node said go away: no new requests
 	err     error // the connection is over
 	hello   wire.HelloOK
@@ -235,7 +236,7 @@ func (c *conn) goAway(f wire.Frame) error {
 	}
 	c.mu.Lock()
 	c.closing = true
-	idle := c.using == 0
+	idle := c.using.Load() == 0
 	c.mu.Unlock()
 	c.node.leave(c)
 	if e.Code.Class() == facet.Definite {
@@ -323,9 +324,9 @@ var vacant = new(call)
 func (c *conn) release(id uint32) {
 	c.slots[id-1] = vacant
 	c.free = append(c.free, id)
-	c.using--
+	left := c.using.Add(-1)
 	<-c.sem
-	if c.closing && c.using == 0 {
+	if c.closing && left == 0 {
 		c.wire.Finish(nil)
 	}
 }
@@ -383,7 +384,7 @@ func (c *conn) send(ctx context.Context, k *call) error {
 		c.slots = append(c.slots, k)
 		id = uint32(len(c.slots))
 	}
-	c.using++
+	c.using.Add(1)
 	k.conn, k.slot = c, id
 	c.mu.Unlock()
 	wire.StampFrame(k.frame, id)

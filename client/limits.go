@@ -20,6 +20,9 @@ const (
 	// defaultConns is Options.ConnsPerNode where none is given.
 	defaultConns = 2
 
+	// laneFull is how many requests under way make another connection worth while.
+	laneFull = 24
+
 	// maxRedirects bounds redirects in a row without a pause: more mean that
 	// ownership is moving, and asking faster does not help.
 	maxRedirects = 4

@@ -44,10 +44,7 @@ func newNode(c *Client, at endpoint) *node {
 // dial. A node that was not reached is dialed in the background, at its own pace:
 // callers fail at once and may ask another node meanwhile.
 func (n *node) connect(ctx context.Context) (*conn, error) {
-	l := &n.lanes[0]
-	if len(n.lanes) > 1 {
-		l = &n.lanes[int(n.next.Add(1))%len(n.lanes)]
-	}
+	l := n.lane()
 	if c := l.conn.Load(); c != nil {
 		return c, nil
 	}
@@ -75,6 +72,23 @@ func (n *node) connect(ctx context.Context) (*conn, error) {
 		return nil, errGoingAway // it was connected and is gone again
 	}
 	return nil, n.err
+}
+
+// lane chooses the lane for one more request: the lanes take turns, as many of them
+// as the requests under way fill. Few requests over many connections would each
+// cost both sides a system call and a wakeup, which those that travel together share.
+func (n *node) lane() *lane {
+	if len(n.lanes) == 1 {
+		return &n.lanes[0]
+	}
+	using := 0
+	for i := range n.lanes {
+		if c := n.lanes[i].conn.Load(); c != nil {
+			using += int(c.using.Load())
+		}
+	}
+	full := min(1+using/laneFull, len(n.lanes))
+	return &n.lanes[int(n.next.Add(1))%full]
 }
 
 // dialing is the dial of a lane under way, started if it is time for one, or the
@@ -166,10 +180,7 @@ func (n *node) close() {
 func (n *node) idle() bool {
 	for i := range n.lanes {
 		if c := n.lanes[i].conn.Load(); c != nil {
-			c.mu.Lock()
-			using := c.using
-			c.mu.Unlock()
-			if using > 0 {
+			if c.using.Load() > 0 {
 				return false
 			}
 		}

@@ -33,9 +33,10 @@ type Options struct {
 	// DialTimeout bounds connecting to a node, handshake included. Default 1 s.
 	DialTimeout time.Duration
 
-	// ConnsPerNode is how many connections to keep to each node. Default 2: while
-	// one side of a connection works through what arrived together, the other
-	// connection keeps the other side busy. More than 64 is refused.
+	// ConnsPerNode is how many connections to keep to each node at most. Default 2:
+	// while one side of a connection works through what arrived together, the other
+	// connection keeps the other side busy. One more is used for every 24 requests
+	// under way. More than 64 is refused.
 	ConnsPerNode int
 
 	// MaxResult bounds the bytes of one answer. Default 128 MiB.
