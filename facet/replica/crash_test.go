@@ -285,7 +285,11 @@ func (w *world) drop(m *modelled) {
 
 // dropped checks that nothing but the promise is left, and forgets the rest too.
 func (w *world) dropped(m *modelled) {
-	if _, err := w.s.fs.Stat(w.s.dbName(m.h.id)); !errors.Is(err, os.ErrNotExist) {
+	switch _, err := w.s.fs.Stat(w.s.dbName(m.h.id)); {
+	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, disk.ErrCrashed):
+		panic(crashed{err}) // the look is an operation of the disk, too
+	default:
 		w.fatalf("the file of dropped facet %d: %v", m.n, err)
 	}
 	w.mu.Lock()
