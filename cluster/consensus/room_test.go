@@ -156,6 +156,9 @@ func TestRefusedOrFailed(t *testing.T) {
 			t.Errorf("%v: refused is %v", c.err, got)
 		}
 	}
+	if err := CodeOf(fmt.Errorf("propose: %w", ErrFull)).Err("on the wire"); !errors.Is(err, ErrFull) {
+		t.Errorf("over the wire: %v", err)
+	}
 }
 
 // TestFullDiskRefuses: a node alone refuses by name while its log takes nothing,
