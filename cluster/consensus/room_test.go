@@ -313,12 +313,12 @@ func TestFullDiskForLong(t *testing.T) {
 	filler := filepath.Join(disk, "filler")
 	fill(t, filler)
 	big, want := string(make([]byte, MaxCommandLen)), int64(1)
-	for i := range 1600 { // 100 MiB
+	for i := range 800 { // 50 MiB
 		if _, err := n.Propose(t.Context(), []byte(big)); err != nil {
 			t.Fatalf("proposal %d on a full disk: %v", i, err)
 		}
 		want++
-		if i%400 == 0 {
+		if i%200 == 0 {
 			fill(t, filler) // what was given up meanwhile is somebody else's
 		}
 	}
