@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/placement"
@@ -48,6 +49,9 @@ func placementError(err error) error {
 		var fe *facet.Error
 		if errors.As(err, &fe) {
 			return err
+		}
+		if errors.Is(err, consensus.ErrFull) {
+			return facet.Errorf(facet.CodeDiskFull, "the node has no room for its placement log; make room on its disk")
 		}
 		return facet.Errorf(facet.CodeUnavailable, "the placement table cannot be changed now: %v", err)
 	}

@@ -85,7 +85,9 @@ func (n *Node) dispatchLoop() {
 			if len(d.batch) > 0 {
 				d.turnedAway(n.commit(d.batch, d.commands))
 			}
-		case n.cfg.Forward == nil && !to.here:
+		case !to.here && (n.cfg.Forward == nil || to.leader.IsZero() && n.stores.log.noRoom() != nil):
+			// A leader whose disk is full steps down: until it has room, or another
+			// leads, waiting would only end with the caller's patience.
 			d.refuse()
 		case !to.leader.IsZero() && d.flying < forwardsInFlight && d.rested():
 			d.refuseLocal()
@@ -178,9 +180,8 @@ func (d *dispatcher) gather(limit int) {
 // refuse answers everything that waits.
 func (d *dispatcher) refuse() {
 	d.gather(MaxBatch)
-	err := d.n.notLeader()
 	for _, p := range d.batch {
-		p.done <- reply{err: err}
+		p.done <- reply{err: d.n.turnDown(p)}
 	}
 }
 

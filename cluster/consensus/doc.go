@@ -25,6 +25,8 @@
 // On disk, below Config.Dir:
 //
 //	raft.bolt    log, term, vote; ids of node, cluster and log, generation,
-//	             founding pledge (bbolt)
+//	             founding pledge (bbolt); kept longer than what is in it, see
+//	             room.go
+//	raft.room    zeros, given up for the next snapshot when the disk is full
 //	snapshots/   the newest two snapshots of the state machine
 package consensus

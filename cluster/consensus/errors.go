@@ -17,6 +17,8 @@ var (
 	// ErrNotSent says that commands never left this node. Config.Forward wraps
 	// it when it knows.
 	ErrNotSent = errors.New("not sent")
+	// ErrFull says that the disk has no room for the log of this node (rule R15).
+	ErrFull = errors.New("the disk has no room for the placement log")
 	// ErrBusy says that another change of the membership is under way.
 	ErrBusy = errors.New("another membership change is under way")
 )
@@ -76,6 +78,7 @@ const (
 	CodeNotLeader Code = 2
 	CodeInvalid   Code = 3
 	CodeClosed    Code = 4
+	CodeFull      Code = 5
 )
 
 // CodeOf is what to send for an error of Accept, with its text.
@@ -91,6 +94,8 @@ func CodeOf(err error) Code {
 		return CodeInvalid
 	case errors.Is(err, ErrClosed):
 		return CodeClosed
+	case errors.Is(err, ErrFull):
+		return CodeFull
 	}
 	return CodeUnknown
 }
@@ -108,6 +113,8 @@ func (c Code) Err(text string) error {
 		is = ErrInvalid
 	case CodeClosed:
 		is = ErrClosed
+	case CodeFull:
+		is = ErrFull
 	}
 	return fmt.Errorf("%w: %.200s", is, text)
 }

@@ -136,7 +136,7 @@ func TestPledges(t *testing.T) {
 		for i := range nodes {
 			d := NewMemory().disk
 			all = append(all, founder{Node: cluster.NodeID(fmt.Sprintf("n%d", i)), Address: "a"})
-			disks = append(disks, &stores{log: d, stable: d, snaps: d})
+			disks = append(disks, &stores{log: &watchedLog{LogStore: d}, stable: d, snaps: d})
 			fs = append(fs, nil)
 			boot(i)
 		}

@@ -119,3 +119,12 @@ func (n *Node) notLeader() error {
 	}
 	return &NotLeaderError{Leader: id, Address: address}
 }
+
+// turnDown is what to say to a proposal that goes nowhere: to one made here that
+// the disk is full, if that is why nobody leads.
+func (n *Node) turnDown(p *proposal) error {
+	if err := n.stores.log.noRoom(); err != nil && !p.local {
+		return err
+	}
+	return n.notLeader()
+}

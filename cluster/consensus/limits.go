@@ -22,7 +22,8 @@ const (
 
 	// defaultSnapshotBytes of log since the last snapshot cause the next one.
 	// It bounds the log file, what it adds to resident memory, and the replay
-	// at start: 4 MiB are some 35,000 commands. When the last snapshot was
+	// at start: 4 MiB are some 35,000 commands in batches, or 15,000 in entries of
+	// their own. When the last snapshot was
 	// larger, its size is taken instead, so that writing snapshots never costs
 	// more than writing the log.
 	defaultSnapshotBytes = 4 << 20
@@ -30,6 +31,39 @@ const (
 	// defaultTrailing entries stay in the log behind a snapshot, for members
 	// that lag a little.
 	defaultTrailing = 256
+
+	// entryCost is what an entry takes beside its commands, in memory and in the
+	// log file with its half-empty pages. Renewals of leases are entries of a few
+	// bytes; without it the log of a day of them would cause no snapshot.
+	entryCost = 256
+
+	// logRoom is what the log file is extended to have left, half of it what it
+	// always has: twice what causes a snapshot, since pages are half full, so that
+	// a disk that fills up now leaves the time to take one.
+	logRoom = 16 << 20
+
+	// logFloor of that is not for entries, but for the term, the vote and the cut
+	// behind a snapshot. The cut is the largest: it may rewrite two leaves of four
+	// entries of MaxEntryBytes.
+	logFloor = 3 << 20
+
+	// logRewrite is what writing entries rewrites beside them: the last leaf, of
+	// four entries at most or one page, and the path to it.
+	logRewrite = 4*(MaxEntryBytes+entryCost) + 64<<10
+
+	// entryPages is what an entry takes beside its data: its headers, and half a
+	// page that stays empty, since a leaf has two entries at least.
+	entryPages = entryCost + 2<<10
+
+	// roomRetry is how soon a file system that had no room is asked again.
+	roomRetry = time.Second
+
+	// snapshotRetry is how soon a snapshot that failed is tried again, and how often
+	// one is taken because room runs out.
+	snapshotRetry = 10 * time.Second
+
+	// ballastLeast is the least that is set aside for a snapshot, and the unit.
+	ballastLeast = 64 << 10
 
 	// retainSnapshots on disk: the newest, and one to fall back to.
 	retainSnapshots = 2

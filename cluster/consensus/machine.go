@@ -64,16 +64,21 @@ func (m *machine) Apply(l *raft.Log) any {
 		}
 		m.entries.Add(1)
 		m.moveTo(l.Index)
-		if m.pending.Add(int64(len(l.Data))) >= m.limit.Load() {
-			select {
-			case m.due <- struct{}{}:
-			default:
-			}
+		if m.pending.Add(int64(len(l.Data))+entryCost) >= m.limit.Load() {
+			m.hurry()
 		}
 		return answer{results: results}
 	}
 	m.moveTo(l.Index)
 	return answer{}
+}
+
+// hurry has the log cut behind a snapshot.
+func (m *machine) hurry() {
+	select {
+	case m.due <- struct{}{}:
+	default:
+	}
 }
 
 func (m *machine) moveTo(index uint64) {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 )
@@ -51,10 +53,24 @@ func (m *Memory) Stall() (resume func()) {
 	})
 }
 
+// Fill has every write of entries turned down, as by a file system without room,
+// until the function it returns is called. Term and vote go on: they have room of
+// their own (rule R15).
+func (m *Memory) Fill() (free func()) {
+	set := func(full bool) {
+		m.disk.mu.Lock()
+		m.disk.full = full
+		m.disk.mu.Unlock()
+	}
+	set(true)
+	return func() { set(false) }
+}
+
 // memDisk is Memory as Raft sees it.
 type memDisk struct {
 	mu          sync.Mutex
 	stall       chan struct{} // not nil while writes hang
+	full        bool          // entries are turned down
 	entries     map[uint64]raft.Log
 	first, last uint64
 	keys        map[string][]byte
@@ -112,6 +128,12 @@ func (d *memDisk) GetLog(index uint64, into *raft.Log) error {
 func (d *memDisk) StoreLog(e *raft.Log) error { return d.StoreLogs([]*raft.Log{e}) }
 
 func (d *memDisk) StoreLogs(entries []*raft.Log) error {
+	d.mu.Lock()
+	full := d.full
+	d.mu.Unlock()
+	if full {
+		return &fs.PathError{Op: "write", Path: logFile, Err: syscall.ENOSPC}
+	}
 	return d.write(func() {
 		for _, e := range entries {
 			d.entries[e.Index] = *e

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 // Node is this process's part in replicating the log.
@@ -26,7 +27,7 @@ type Node struct {
 	peers     *transport // the same, when it reaches others; else nil
 	founding  *founding
 	live      atomic.Pointer[raft.Raft]
-	disk      stopwatch
+	watch     *watcher
 
 	queue     chan *proposal
 	proposals sync.Pool     // of the node, not the package: a channel stays in its synctest bubble
@@ -104,7 +105,8 @@ func Open(cfg Config) (n *Node, err error) {
 		}
 	}()
 	logger := &raftLogger{to: cfg.Logger, name: "raft"}
-	if n.stores, err = openStores(&cfg, logger, &n.disk, func(err error) { n.machine.fail(err) }); err != nil {
+	n.watch = &watcher{log: cfg.Logger, fatal: func(err error) { n.machine.fail(err) }, short: n.machine.hurry}
+	if n.stores, err = openStores(&cfg, logger, n.watch); err != nil {
 		return nil, err
 	}
 	if err := n.start(logger); err != nil {
@@ -375,8 +377,10 @@ func (n *Node) Stats() Stats {
 }
 
 // snapshotLoop takes a snapshot whenever the log behind the last one has grown
-// as large as it may.
+// as large as it may, or its file has no room for more.
 func (n *Node) snapshotLoop() {
+	n.keepBallast()
+	var said time.Time
 	for {
 		select {
 		case <-n.machine.due:
@@ -390,12 +394,39 @@ func (n *Node) snapshotLoop() {
 				return
 			}
 		}
-		switch err := n.raft.Snapshot().Error(); {
-		case err == nil:
-			n.snaps.Add(1)
-		case errors.Is(err, raft.ErrNothingNewToSnapshot), errors.Is(err, raft.ErrRaftShutdown):
-		default:
-			n.cfg.Logger.Warn("placement snapshot failed; the log grows until one succeeds", "err", err)
+		for {
+			err := n.raft.Snapshot().Error()
+			if err != nil && n.stores.ballast.drop() {
+				err = n.raft.Snapshot().Error() // Raft tells in words only what went wrong
+			}
+			n.keepBallast()
+			if err == nil {
+				n.snaps.Add(1)
+			}
+			if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) || errors.Is(err, raft.ErrRaftShutdown) {
+				break
+			}
+			if time.Since(said) > sayAgain {
+				said = time.Now()
+				n.cfg.Logger.Warn("placement snapshot failed; the log grows until one succeeds", "err", err)
+			}
+			select {
+			case <-time.After(snapshotRetry):
+			case <-n.closing:
+				return
+			}
 		}
+	}
+}
+
+// keepBallast sets room aside for the next snapshot: what the newest one took, and
+// what the log since may add.
+func (n *Node) keepBallast() {
+	size, _, err := n.stores.newest()
+	if err == nil {
+		err = n.stores.ballast.keep(size + n.cfg.SnapshotBytes/4)
+	}
+	if err != nil && !disk.IsFull(err) {
+		n.cfg.Logger.Warn("no room is set aside for the next placement snapshot", "err", err)
 	}
 }

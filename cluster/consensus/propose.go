@@ -50,8 +50,8 @@ type reply struct {
 // then the leader's; this node may apply the command a little later. Without
 // it a node that does not lead refuses.
 //
-// The error is ErrNotLeader, ErrInvalid, ErrClosed or the context's (nothing
-// was done), ErrUnknownOutcome or ErrFailed.
+// The error is ErrNotLeader, ErrFull, ErrInvalid, ErrClosed or the context's
+// (nothing was done), ErrUnknownOutcome or ErrFailed.
 func (n *Node) Propose(ctx context.Context, command []byte) ([]byte, error) {
 	if err := n.check(command); err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func (n *Node) send(ctx context.Context, p *proposal) ([][]byte, error) {
 	default:
 	}
 	if (p.local || n.cfg.Forward == nil) && !n.leading.Load() {
-		return nil, n.notLeader()
+		return nil, n.turnDown(p)
 	}
 	select {
 	case n.queue <- p:
@@ -242,7 +242,7 @@ func (n *Node) answer(batch []*proposal, results [][]byte, err error) (back []*p
 
 // nothingDone is true for errors after which the same may be tried elsewhere.
 func nothingDone(err error) bool {
-	return errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNotSent)
+	return errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNotSent) || errors.Is(err, ErrFull)
 }
 
 // outcome says what an error of Raft means for a command: refused before it
@@ -253,6 +253,9 @@ func (n *Node) outcome(err error) error {
 		return n.notLeader()
 	case errors.Is(err, ErrFailed):
 		return err
+	case errors.Is(err, ErrFull):
+		// Raft replicates an entry only once it is in its own log.
+		return fmt.Errorf("propose: %w", err)
 	}
 	if failed := n.machine.failure(); failed != nil {
 		return fmt.Errorf("propose: %w: %w", ErrUnknownOutcome, failed)

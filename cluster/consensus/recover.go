@@ -96,9 +96,8 @@ func Recover(cfg RecoverConfig) (r Recovery, err error) {
 		return r, err
 	}
 	logger := &raftLogger{to: slog.New(slog.DiscardHandler), name: "raft"}
-	var disk stopwatch
 	var failed error
-	s, err := openStores(&full, logger, &disk, func(err error) { failed = err })
+	s, err := openStores(&full, logger, &watcher{log: full.Logger, fatal: func(err error) { failed = err }, short: func() {}})
 	if err != nil {
 		return r, err
 	}
@@ -195,7 +194,8 @@ func SetAside(dir string) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, logFile)); err != nil {
 		return "", fmt.Errorf("set %s aside: %w", dir, err)
 	}
-	s, err := openStores(&Config{Dir: dir}, &raftLogger{to: slog.New(slog.DiscardHandler), name: "raft"}, &stopwatch{}, func(error) {})
+	quiet := slog.New(slog.DiscardHandler)
+	s, err := openStores(&Config{Dir: dir}, &raftLogger{to: quiet, name: "raft"}, &watcher{log: quiet, fatal: func(error) {}, short: func() {}})
 	if err != nil {
 		return "", fmt.Errorf("set %s aside: %w", dir, err)
 	}

@@ -87,7 +87,7 @@ func (w *entryWatch) stop() {
 // everybody up: its disk, or its state machine. When the followers are slow,
 // another leader would not be faster.
 func (n *Node) stepAside(after time.Duration) {
-	if n.peers == nil || max(n.disk.running(), n.machine.applying.running()) < after {
+	if n.peers == nil || max(n.watch.disk.running(), n.machine.applying.running()) < after {
 		return
 	}
 	voters := n.otherVoters()

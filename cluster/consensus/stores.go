@@ -3,8 +3,10 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -18,15 +20,24 @@ const logFile = "raft.bolt"
 
 // stores is what Raft keeps, wherever it is.
 type stores struct {
-	log    raft.LogStore
-	stable raft.StableStore
-	snaps  raft.SnapshotStore
-	close  func() error
+	log     *watchedLog
+	stable  raft.StableStore
+	snaps   raft.SnapshotStore
+	ballast *ballast // nil in memory
+	close   func() error
 }
 
-func openStores(cfg *Config, logger hclog.Logger, disk *stopwatch, fatal func(error)) (*stores, error) {
+// watcher is told what happens to the stores.
+type watcher struct {
+	log   *slog.Logger
+	disk  stopwatch   // of the write under way
+	fatal func(error) // a write failed
+	short func()      // room runs out: cut the log
+}
+
+func openStores(cfg *Config, logger hclog.Logger, w *watcher) (*stores, error) {
 	if m := cfg.Memory; m != nil {
-		return &stores{log: &watchedLog{LogStore: m.log, disk: disk, fatal: fatal}, stable: m.disk, snaps: m.disk, close: func() error { return nil }}, nil
+		return &stores{log: &watchedLog{LogStore: m.log, watcher: w}, stable: &watchedStable{StableStore: m.disk, watcher: w}, snaps: m.disk, close: func() error { return nil }}, nil
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
@@ -43,39 +54,83 @@ func openStores(cfg *Config, logger hclog.Logger, disk *stopwatch, fatal func(er
 		}
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	room, err := openRoom(cfg.Dir, bolt, w)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), bolt.Close())
+	}
+	closeLog := func() error { return errors.Join(room.close(), bolt.Close()) }
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, retainSnapshots, logger)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open snapshots in %s: %w", cfg.Dir, err), bolt.Close())
+		return nil, errors.Join(fmt.Errorf("open snapshots in %s: %w", cfg.Dir, err), closeLog())
 	}
-	return &stores{log: &watchedLog{LogStore: bolt, disk: disk, fatal: fatal}, stable: bolt, snaps: snaps, close: bolt.Close}, nil
+	return &stores{
+		log:    &watchedLog{LogStore: bolt, room: room, watcher: w},
+		stable: &watchedStable{StableStore: bolt, room: room, watcher: w},
+		snaps:  snaps, ballast: newBallast(cfg.Dir), close: closeLog,
+	}, nil
 }
 
-// watchedLog reports every failed write: after one, nobody knows what the disk
-// holds, and the process must not go on (rule R13).
+// judge tells a write that was refused, of which nothing was done, from one that
+// failed: after that one nobody knows what the disk holds, and the process must not
+// go on (rule R13).
+func (w *watcher) judge(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrFull):
+		return err
+	case refused(err):
+		return fmt.Errorf("%w: %s: %w", ErrFull, what, err)
+	}
+	w.fatal(fmt.Errorf("%s: %w", what, err))
+	return err
+}
+
+// watchedLog reports every failed write, and refuses what the disk has no room for.
 type watchedLog struct {
 	raft.LogStore
-	disk  *stopwatch // of the write under way
-	fatal func(error)
+	*watcher
+	room *room       // nil in memory
+	full atomic.Bool // the last entries were refused
 }
 
 func (l *watchedLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 func (l *watchedLog) StoreLogs(e []*raft.Log) error {
 	l.disk.start()
-	err := l.LogStore.StoreLogs(e)
+	err := l.room.write(cost(e), func() error { return l.LogStore.StoreLogs(e) })
 	l.disk.stop()
-	if err != nil {
-		l.fatal(fmt.Errorf("write placement log: %w", err))
-	}
+	err = l.judge("write placement log", err)
+	l.full.Store(errors.Is(err, ErrFull))
 	return err
 }
 
 func (l *watchedLog) DeleteRange(from, to uint64) error {
-	err := l.LogStore.DeleteRange(from, to)
-	if err != nil {
-		l.fatal(fmt.Errorf("cut placement log: %w", err))
+	return l.judge("cut placement log", l.room.write(0, func() error { return l.LogStore.DeleteRange(from, to) }))
+}
+
+// noRoom is ErrFull as long as the log takes no entries.
+func (l *watchedLog) noRoom() error {
+	if l.full.Load() {
+		return fmt.Errorf("propose: %w", ErrFull)
 	}
-	return err
+	return nil
+}
+
+// watchedStable is the same for term, vote and identity, which have the floor of
+// room to themselves.
+type watchedStable struct {
+	raft.StableStore
+	*watcher
+	room *room // nil in memory
+}
+
+func (s *watchedStable) Set(key, value []byte) error {
+	return s.judge("write placement vote", s.room.write(0, func() error { return s.StableStore.Set(key, value) }))
+}
+
+func (s *watchedStable) SetUint64(key []byte, value uint64) error {
+	return s.judge("write placement term", s.room.write(0, func() error { return s.StableStore.SetUint64(key, value) }))
 }
 
 // newest is the size and the index of the newest snapshot, zero when there is

@@ -142,7 +142,7 @@ func (s *Store) carryFrom(ctx context.Context, upTo uint32) (int, error) {
 		return err == nil
 	})
 	if err == nil && n > 0 {
-		err = s.log.Sync(ctx)
+		err = s.Sync(ctx)
 	}
 	if err != nil {
 		return n, err

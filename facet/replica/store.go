@@ -301,7 +301,15 @@ func (s *Store) Admit(n int) error { return logError(s.log.Admit(n)) }
 func (s *Store) Wait(ctx context.Context, n int) error { return logError(s.log.Wait(ctx, n)) }
 
 // Sync waits until everything placed before is durable and acknowledged.
-func (s *Store) Sync(ctx context.Context) error { return logError(s.log.Sync(ctx)) }
+func (s *Store) Sync(ctx context.Context) error {
+	err := logError(s.log.Sync(ctx))
+	if err == nil && s.fatal.Load() != nil {
+		// What the log made durable before the disk failed it may have told us after:
+		// then it was not acknowledged, and never will be (R13).
+		err = s.alive()
+	}
+	return err
+}
 
 // Log gives access to the sizes and counters of the commit log.
 func (s *Store) Log() *commitlog.Log { return s.log }

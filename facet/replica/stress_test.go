@@ -102,6 +102,51 @@ func tryOwner(t testing.TB, s *Store, id facet.Incarnation, epoch facet.Epoch) *
 	return newOwner(t, s, id, epoch)
 }
 
+// door lets an acknowledgement wait until it is opened.
+type door struct {
+	entered, open chan struct{}
+}
+
+func (g *door) Acked(facet.Incarnation, facet.Epoch, facet.Seq) {
+	close(g.entered)
+	<-g.open
+}
+
+// TestSyncAfterFailure: entries that became durable and were not acknowledged, since
+// the disk failed just then, are not taken for acknowledged (R13).
+func TestSyncAfterFailure(t *testing.T) {
+	s, _ := mustOpen(t, single(disk.NewMem()))
+	o := newOwner(t, s, testID(1), 1)
+	check(t, s.Sync(ctx))
+	before := o.acks.count()
+	g := &door{make(chan struct{}), make(chan struct{})}
+	c := sealed(t, o)
+	check(t, o.r.Append(o.epoch, bootA, o.h.add(&c, content(t, o.pages)), 0, g))
+	<-g.entered
+	o.commit() // durable at some time, and told of once the door is open
+	s.fail(syscall.EIO)
+	close(g.open)
+	if err := s.Sync(ctx); !errors.Is(err, syscall.EIO) || !errors.Is(err, ErrClosed) {
+		t.Errorf("sync: %v", err)
+	}
+	if n := o.acks.count(); n != before {
+		t.Errorf("%d acknowledgements after the failure", n-before)
+	}
+}
+
+// sealed makes one random transaction and does not append it.
+func sealed(t *testing.T, o *owner) facet.Commit {
+	t.Helper()
+	for {
+		check(t, change(o.rng, o.pages))
+		c, ok, err := o.pages.Seal(o.r.ID(), o.epoch)
+		check(t, err)
+		if ok {
+			return c
+		}
+	}
+}
+
 // TestDiskFailureEndsTheStore: no retry, no acknowledgement, no base (R13).
 func TestDiskFailureEndsTheStore(t *testing.T) {
 	for _, fault := range []disk.Fault{

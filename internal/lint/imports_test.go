@@ -76,6 +76,7 @@ var mayImport = []struct {
 	{"internal/wire", []string{"facet", "cluster", "placement"}, "both ends of the protocol import it, so it reaches no engine"},
 	{"placement", []string{"facet", "cluster"}, "a deterministic state machine"},
 	{"placement/...", []string{"facet", "cluster", "placement"}, "pure decisions over the table"},
+	{"cluster/consensus", []string{"cluster", "internal/disk"}, "an adapter of Raft, and the file of its log"},
 	{"cluster/...", []string{"cluster"}, "adapters of one library each"},
 	{"client/...", []string{"facet", "internal/wire", "client/..."}, "the SDK reaches no engine"},
 	{"bench/limits", []string{"facet/...", "internal/...", "bench/...", "client"}, "measures parts of a node in process, to compare with the whole"},

@@ -321,6 +321,8 @@ func peerError(err error) error {
 		return &peer.NotLeaderError{}
 	case errors.Is(err, consensus.ErrInvalid):
 		return peer.ErrInvalid
+	case errors.Is(err, consensus.ErrFull):
+		return peer.ErrBusy // nothing was done; another node will lead
 	case errors.Is(err, peer.ErrBusy), errors.Is(err, peer.ErrRefused):
 		return err
 	case errors.Is(err, consensus.ErrUnknownOutcome), errors.Is(err, consensus.ErrFailed):

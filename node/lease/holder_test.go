@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/node/peer"
 )
@@ -363,6 +365,9 @@ func TestHolderOptions(t *testing.T) {
 		t.Error("grants of nothing")
 	}
 	if err := peerError(errors.New("other")); !errors.Is(err, peer.ErrUnknownOutcome) {
+		t.Error(err)
+	}
+	if err := peerError(fmt.Errorf("propose: %w", consensus.ErrFull)); !errors.Is(err, peer.ErrBusy) {
 		t.Error(err)
 	}
 }
