@@ -98,7 +98,7 @@ func Recover(cfg RecoverConfig) (r Recovery, err error) {
 	logger := &raftLogger{to: slog.New(slog.DiscardHandler), name: "raft"}
 	var disk stopwatch
 	var failed error
-	s, err := openStores(&full, logger, &disk, func(err error) { failed = err })
+	s, err := openStores(&full, logger, &disk, new(heard), func(err error) { failed = err })
 	if err != nil {
 		return r, err
 	}
@@ -132,7 +132,7 @@ func Recover(cfg RecoverConfig) (r Recovery, err error) {
 	}
 	_, t := raft.NewInmemTransport(raft.ServerAddress(cfg.ID)) // encodes addresses, nothing else
 	defer t.Close()
-	m := &machine{sm: cfg.StateMachine, fatal: func(err error) { failed = err }, due: make(chan struct{}, 1)}
+	m := &machine{sm: cfg.StateMachine, fatal: func(err error) { failed = err }, due: make(chan struct{}, 1), restored: func() {}}
 	m.limit.Store(1 << 62)
 	err = raft.RecoverCluster(raftConfig(cfg.ID, full.Heartbeat, logger), m, s.log, s.stable, s.snaps, t, raft.Configuration{
 		Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(cfg.ID), Address: raft.ServerAddress(here.String())}},
@@ -195,7 +195,7 @@ func SetAside(dir string) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, logFile)); err != nil {
 		return "", fmt.Errorf("set %s aside: %w", dir, err)
 	}
-	s, err := openStores(&Config{Dir: dir}, &raftLogger{to: slog.New(slog.DiscardHandler), name: "raft"}, &stopwatch{}, func(error) {})
+	s, err := openStores(&Config{Dir: dir}, &raftLogger{to: slog.New(slog.DiscardHandler), name: "raft"}, &stopwatch{}, new(heard), func(error) {})
 	if err != nil {
 		return "", fmt.Errorf("set %s aside: %w", dir, err)
 	}

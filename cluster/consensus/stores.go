@@ -24,9 +24,9 @@ type stores struct {
 	close  func() error
 }
 
-func openStores(cfg *Config, logger hclog.Logger, disk *stopwatch, fatal func(error)) (*stores, error) {
+func openStores(cfg *Config, logger hclog.Logger, disk *stopwatch, heard *heard, fatal func(error)) (*stores, error) {
 	if m := cfg.Memory; m != nil {
-		return &stores{log: &watchedLog{LogStore: m.log, disk: disk, fatal: fatal}, stable: m.disk, snaps: m.disk, close: func() error { return nil }}, nil
+		return &stores{log: &watchedLog{LogStore: m.log, disk: disk, heard: heard, fatal: fatal}, stable: m.disk, snaps: m.disk, close: func() error { return nil }}, nil
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
@@ -47,20 +47,22 @@ func openStores(cfg *Config, logger hclog.Logger, disk *stopwatch, fatal func(er
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open snapshots in %s: %w", cfg.Dir, err), bolt.Close())
 	}
-	return &stores{log: &watchedLog{LogStore: bolt, disk: disk, fatal: fatal}, stable: bolt, snaps: snaps, close: bolt.Close}, nil
+	return &stores{log: &watchedLog{LogStore: bolt, disk: disk, heard: heard, fatal: fatal}, stable: bolt, snaps: snaps, close: bolt.Close}, nil
 }
 
-// watchedLog reports every failed write: after one, nobody knows what the disk
+// watchedLog notes when entries came, and reports every failed write: after one, nobody knows what the disk
 // holds, and the process must not go on (rule R13).
 type watchedLog struct {
 	raft.LogStore
 	disk  *stopwatch // of the write under way
+	heard *heard
 	fatal func(error)
 }
 
 func (l *watchedLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 func (l *watchedLog) StoreLogs(e []*raft.Log) error {
+	l.heard.entries(e)
 	l.disk.start()
 	err := l.LogStore.StoreLogs(e)
 	l.disk.stop()

@@ -194,6 +194,14 @@ func (t *transport) progress(id raft.ServerID, target raft.ServerAddress) (match
 	return p.match, p.last.Term, p.contact
 }
 
+// answered reports whether a follower has answered since a time.
+func (t *transport) answered(id raft.ServerID, since time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	return p != nil && p.contact.After(since)
+}
+
 // tell lets a follower know the commit index at once, and all of them at once too
 // unless they were told of too many commits just now: then soon.
 func (t *transport) tell(first cluster.NodeID) {
