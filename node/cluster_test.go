@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -180,6 +181,58 @@ func TestMove(t *testing.T) {
 	if out := exec(t, n1, "acme/a", "SELECT count(*) AS n FROM t"); !strings.Contains(out, `"n":6`) {
 		t.Fatal(out)
 	}
+}
+
+// TestMoveWarm moves a facet with a long log while callers wait for it: none of them
+// sees an error, and the new owner has brought its copy to its file before it took
+// the facet over.
+func TestMoveWarm(t *testing.T) {
+	f := newFleet(t, 3)
+	n1 := f.nodes["n1"]
+	exec(t, n1, "acme/a", "CREATE TABLE t (v)")
+	if status, out := call(t, n1, "POST", "/v1/facets/acme/a/move", `{"to":"n1"}`); status != 200 {
+		t.Fatalf("%d %s", status, out)
+	}
+	const writes = 300
+	for i := range writes {
+		exec(t, n1, "acme/a", "INSERT INTO t VALUES (?)", i)
+	}
+	var wg sync.WaitGroup
+	for _, nd := range f.nodes {
+		wg.Go(func() {
+			for i := range 50 {
+				exec(t, nd, "acme/a", "INSERT INTO t VALUES (?)", i)
+			}
+		})
+	}
+	if status, out := call(t, n1, "POST", "/v1/facets/acme/a/move", `{"to":"n2"}`); status != 200 || !strings.Contains(out, `"owner":"n2"`) {
+		t.Errorf("%d %s", status, out)
+	}
+	wg.Wait()
+	if out := exec(t, n1, "acme/a", "SELECT count(*) AS n FROM t"); !strings.Contains(out, fmt.Sprintf(`"n":%d`, writes+150)) {
+		t.Error(out)
+	}
+	if files := database(t, filepath.Join(f.dir, "n2")); len(files) != 1 {
+		t.Errorf("n2 has the files %v, want one: the copy was not brought to its file", files)
+	}
+}
+
+// database lists the facets' files of a node that hold something.
+func database(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(dir, "data", "facets"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		if info, err := e.Info(); err == nil && info.Size() > 0 {
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // TestStop stops one node in an orderly way: its facets are served by the others at

@@ -21,7 +21,7 @@ import (
 func (n *Node) openLeases() (err error) {
 	raft := n.consensus()
 	if n.grants, err = lease.NewGrants(lease.GrantsOptions{
-		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Clock: n.cfg.Platform.Clock, Logger: n.log,
+		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Answered: raft.Answered, Clock: n.cfg.Platform.Clock, Logger: n.log,
 	}); err != nil {
 		return err
 	}

@@ -162,6 +162,7 @@ func (n *Node) openOwners() (err error) {
 		Store:     n.replicas,
 		Lease:     n.holder,
 		Awake:     n.awake,
+		Warm:      n.warm,
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,

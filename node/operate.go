@@ -22,15 +22,20 @@ type orders struct{ n *Node }
 
 // Order implements peer.Orders.
 func (o orders) Order(ctx context.Context, _ *peer.Caller, order peer.Order) error {
+	if order.Kind == peer.OrderWarm {
+		return o.n.getReady(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
+	}
 	return o.n.obey(ctx, steward.Order{
 		Kind: steward.OrderKind(order.Kind), Incarnation: order.Incarnation, Epoch: order.Epoch, Owner: order.Owner, Set: order.Set,
 	})
 }
 
+var errStarting = errors.New("the node is starting")
+
 // obey carries out one order about a facet this node owns.
 func (n *Node) obey(ctx context.Context, o steward.Order) error {
 	if n.acks.owners.Load() == nil {
-		return errors.New("the node is starting")
+		return errStarting
 	}
 	f, err := n.rowOf(ctx, o)
 	if err != nil {
@@ -80,6 +85,44 @@ func (n *Node) awake(ctx context.Context, row owner.Row) {
 	if err := n.order(ctx, row.Owner, steward.Order{Kind: steward.Wake, Incarnation: row.Incarnation, Epoch: row.Epoch}); err != nil {
 		n.log.Debug("wake facet at its new owner", "facet", row.Name.String(), "owner", string(row.Owner), "error", err)
 	}
+}
+
+// warm is owner.Options.Warm.
+func (n *Node) warm(ctx context.Context, row owner.Row, to cluster.NodeID) {
+	if n.peers == nil {
+		return
+	}
+	o := peer.Order{Kind: peer.OrderWarm, Incarnation: row.Incarnation, Epoch: row.Epoch}
+	if err := n.peers.Peer(to).Order(ctx, o); err != nil {
+		n.log.Debug("have the next owner make ready", "facet", row.Name.String(), "owner", string(to), "error", err)
+	}
+}
+
+// warmEntries is how many entries a new owner may as well read from the log: they
+// take about a millisecond.
+const warmEntries = 256
+
+// getReady makes ready for a facet that this node is to own, or owns since the epoch
+// of the order.
+func (n *Node) getReady(ctx context.Context, o steward.Order) error {
+	if n.acks.owners.Load() == nil {
+		return errStarting
+	}
+	f, err := n.rowOf(ctx, o)
+	switch {
+	case err != nil:
+		return err
+	case f.Owner.Node == n.dir.Node:
+		return n.owners.Begin(f.Name)
+	}
+	r, err := n.replicas.Replica(o.Incarnation)
+	if err != nil {
+		return err
+	}
+	if m := r.Meta(); m.Open || m.Entries < warmEntries {
+		return nil
+	}
+	return r.CheckpointIdle(ctx) // as far as it is known to be committed (rule R11)
 }
 
 const wakeTimeout = 10 * time.Second

@@ -14,8 +14,9 @@
 // cluster of size one with the same log, the same batching and the same rules.
 //
 // What a grantor of leases needs is here, and leases are not: Leadership tells
-// in which term this node leads and since when all older decisions are applied
-// (rule R39), ProposeAs commits one entry as the leader of that term and says
+// in which term this node leads, since when all older decisions are applied, and when
+// the last entry of an earlier leader came
+// (rule R39); ProposeAs commits one entry as the leader of that term and says
 // whether it still was (rule R36).
 //
 // Concurrency: every method of Node may be called by any goroutine. A Node owns

@@ -47,7 +47,12 @@ func (n *Node) elected(yes bool) {
 		now := n.raft.CurrentTerm()
 		l = Leadership{Leading: now == l.Term, Term: now}
 		if l.Leading {
-			l.Since = time.Now()
+			l.Since, l.Heard = time.Now(), n.watch.heard.before(now)
+			if n.led == now {
+				// It had stepped aside in this very term: what it did before counts too.
+				l.Heard = l.Since
+			}
+			n.led = now
 		}
 	}
 	if n.peers != nil {

@@ -99,11 +99,14 @@ const (
 	// message that often, so it is long.
 	commitTimeout = 500 * time.Millisecond
 
-	// nudgeAll and nudgeEach delay the news of a commit for all followers, so
+	// nudgeAll and nudgeEach space out the news of commits for all followers, so
 	// that a stream of single commits costs each at most 200 messages a second,
-	// and the leader of a large cluster 1,000.
-	nudgeAll  = 5 * time.Millisecond
-	nudgeEach = time.Millisecond
+	// and the leader of a large cluster 1,000. nudgeBurst commits after a pause are
+	// told at once: the steps of a handover are entries that somebody waits for at a
+	// node that did not propose them.
+	nudgeAll   = 5 * time.Millisecond
+	nudgeEach  = time.Millisecond
+	nudgeBurst = 4
 
 	// transferPause is how long a new leader waits to try its barrier again
 	// while its leadership is being transferred.

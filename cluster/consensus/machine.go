@@ -22,6 +22,8 @@ type machine struct {
 	limit   atomic.Int64  // pending that causes the next one
 	due     chan struct{} // wakes the snapshot goroutine
 
+	restored func() // called when a snapshot has taken the place of entries
+
 	applying stopwatch
 }
 
@@ -129,6 +131,7 @@ func (m *machine) Restore(from io.ReadCloser) error {
 		return err
 	}
 	m.pending.Store(0)
+	m.restored()
 	if sm, ok := m.sm.(interface{ Applied() uint64 }); ok {
 		m.moveTo(sm.Applied())
 	}

@@ -37,6 +37,11 @@ func (n *Node) Members() []Member {
 	return out
 }
 
+// Answered reports whether a member has answered this node as the leader since a time.
+func (n *Node) Answered(id cluster.NodeID, since time.Time) bool {
+	return n.peers != nil && n.peers.answered(raft.ServerID(id), since)
+}
+
 // AddNonvoter takes a node in as a member that follows and does not vote. Its
 // process must run and belong to this cluster or to none.
 //

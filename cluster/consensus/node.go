@@ -48,6 +48,8 @@ type Node struct {
 	forwarded atomic.Uint64 // commands sent to the leader
 	asides    atomic.Uint64 // times this node stepped aside
 
+	led uint64 // the newest term this node led in; of the goroutine that follows elections
+
 	mu         sync.Mutex
 	leadership Leadership    // guarded by mu
 	changed    chan struct{} // guarded by mu; closed and replaced at a change
@@ -67,10 +69,15 @@ type Leadership struct {
 	// everything that was decided before it.
 	Leading bool
 	Term    uint64
-	// Since is when a node that leads had applied all that was decided before:
-	// the moment from which a new leader counts the leases it does not know of
-	// (rule R39). It may be later than that moment, never earlier.
+	// Since is when a node that leads had applied all that was decided before.
 	Since time.Time
+	// Heard is when the last entry of an earlier term came into this node's log: the
+	// moment from which a new leader counts the leases it does not know of (rule
+	// R39). A lease is granted on a committed entry that was proposed after the
+	// renewal had come in (R36), so every renewal that an earlier leader granted, or
+	// will yet grant, was sent before it. It may be later than that moment, never
+	// earlier.
+	Heard time.Time
 }
 
 // Open starts the node. It returns once the newest snapshot is restored; the
@@ -97,6 +104,9 @@ func Open(cfg Config) (n *Node, err error) {
 		wake:     make(chan struct{}, 1),
 		machine:  &machine{sm: cfg.StateMachine, fatal: cfg.Fatal, due: make(chan struct{}, 1)},
 	}
+	n.watch = &watcher{log: cfg.Logger, fatal: func(err error) { n.machine.fail(err) }, short: n.machine.hurry}
+	n.machine.restored = n.watch.heard.all
+	n.watch.heard.all()
 	ctx, cancel := context.WithCancel(context.Background())
 	n.ctx, n.cancel = ctx, cancel
 	defer func() {
@@ -105,7 +115,6 @@ func Open(cfg Config) (n *Node, err error) {
 		}
 	}()
 	logger := &raftLogger{to: cfg.Logger, name: "raft"}
-	n.watch = &watcher{log: cfg.Logger, fatal: func(err error) { n.machine.fail(err) }, short: n.machine.hurry}
 	if n.stores, err = openStores(&cfg, logger, n.watch); err != nil {
 		return nil, err
 	}

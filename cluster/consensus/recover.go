@@ -131,7 +131,7 @@ func Recover(cfg RecoverConfig) (r Recovery, err error) {
 	}
 	_, t := raft.NewInmemTransport(raft.ServerAddress(cfg.ID)) // encodes addresses, nothing else
 	defer t.Close()
-	m := &machine{sm: cfg.StateMachine, fatal: func(err error) { failed = err }, due: make(chan struct{}, 1)}
+	m := &machine{sm: cfg.StateMachine, fatal: func(err error) { failed = err }, due: make(chan struct{}, 1), restored: func() {}}
 	m.limit.Store(1 << 62)
 	err = raft.RecoverCluster(raftConfig(cfg.ID, full.Heartbeat, logger), m, s.log, s.stable, s.snaps, t, raft.Configuration{
 		Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(cfg.ID), Address: raft.ServerAddress(here.String())}},

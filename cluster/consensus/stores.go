@@ -31,6 +31,7 @@ type stores struct {
 type watcher struct {
 	log   *slog.Logger
 	disk  stopwatch   // of the write under way
+	heard heard       // when entries came
 	fatal func(error) // a write failed
 	short func()      // room runs out: cut the log
 }
@@ -86,7 +87,8 @@ func (w *watcher) judge(what string, err error) error {
 	return err
 }
 
-// watchedLog reports every failed write, and refuses what the disk has no room for.
+// watchedLog notes when entries came, reports every failed write, and refuses what the
+// disk has no room for.
 type watchedLog struct {
 	raft.LogStore
 	*watcher
@@ -97,6 +99,7 @@ type watchedLog struct {
 func (l *watchedLog) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 func (l *watchedLog) StoreLogs(e []*raft.Log) error {
+	l.heard.entries(e)
 	l.disk.start()
 	err := l.room.write(cost(e), func() error { return l.LogStore.StoreLogs(e) })
 	l.disk.stop()

@@ -32,7 +32,8 @@ type transport struct {
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]*peer // guarded by mu
-	late  *time.Timer             // guarded by mu; the nudge of all that is under way
+	late  *time.Timer             // guarded by mu; the nudge of all that is put off
+	paid  time.Time               // guarded by mu; up to when nudges of all have used their share up
 
 	closing chan struct{}
 	once    sync.Once
@@ -193,22 +194,47 @@ func (t *transport) progress(id raft.ServerID, target raft.ServerAddress) (match
 	return p.match, p.last.Term, p.contact
 }
 
-// tell lets a follower know the commit index at once, and all of them soon.
+// answered reports whether a follower has answered since a time.
+func (t *transport) answered(id raft.ServerID, since time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	return p != nil && p.contact.After(since)
+}
+
+// tell lets a follower know the commit index at once, and all of them at once too
+// unless they were told of too many commits just now: then soon.
 func (t *transport) tell(first cluster.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p := t.peers[raft.ServerID(first)]; p != nil {
 		t.nudge(raft.ServerID(first), p)
 	}
-	if t.late == nil && len(t.peers) > 0 {
-		t.late = time.AfterFunc(max(nudgeAll, time.Duration(len(t.peers))*nudgeEach), func() {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			t.late = nil
-			for id, p := range t.peers {
-				t.nudge(id, p)
-			}
-		})
+	if t.late != nil || len(t.peers) == 0 {
+		return
+	}
+	now, each := time.Now(), max(nudgeAll, time.Duration(len(t.peers))*nudgeEach)
+	if t.paid.Before(now) {
+		t.paid = now
+	}
+	wait := t.paid.Sub(now) - (nudgeBurst-1)*each
+	t.paid = t.paid.Add(each)
+	if wait <= 0 {
+		t.nudgeAll()
+		return
+	}
+	t.late = time.AfterFunc(wait, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.late = nil
+		t.nudgeAll()
+	})
+}
+
+// nudgeAll is called with mu held.
+func (t *transport) nudgeAll() {
+	for id, p := range t.peers {
+		t.nudge(id, p)
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	flawEarlyVerify                  // grant what came in after the round began
 	flawReplyFirst                   // reply before the round is over and recorded
 	flawNoTermIndex                  // a new placement leader forgets the revocations before its term
+	flawOldEntry                     // a new placement leader counts from the last entry but one
 )
 
 // earlyShip is rule R17 broken: everybody is caught up with the best log seen so

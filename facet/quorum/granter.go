@@ -30,7 +30,11 @@ type Answer struct {
 // is: renewals are gathered, one entry of the placement log is committed that was
 // proposed after they came in, and only then are they granted (R36). A leader that
 // was deposed without noticing never gets its entry committed. What grants its
-// predecessors gave a new leader cannot know, and waits them out (R39).
+// predecessors gave a new leader cannot know, and waits them out (R39). It counts from
+// when its own log took the last entry of an earlier term, not from when it won: a
+// grant rests on an entry that was proposed after the renewal came in and committed,
+// and whoever wins a term later holds that entry. So no renewal that a predecessor
+// granted, or will grant when it wakes up, was sent after that (docs/model).
 //
 // Taking a facet from a node that lives is another matter: its lease will not end.
 // There the entry that takes the facet is the revocation, and the node's renewals
@@ -43,7 +47,7 @@ type Granter struct {
 	ttl, margin time.Duration
 
 	leading bool
-	won     Instant // when the term's first entry was applied
+	won     Instant // no grant of an earlier term answers a renewal sent after this
 	index   uint64  // of that entry
 
 	holders map[BootID]*holder
@@ -58,7 +62,7 @@ type Granter struct {
 }
 
 type holder struct {
-	granted Instant // last grant; the start of the term if there was none
+	granted Instant // last grant; won if there was none
 	revoked uint64  // renewals must have applied this
 	applied uint64  // highest index a renewal of this term reported
 	over    bool    // released, or its process is proved gone
@@ -82,9 +86,10 @@ func NewGranter(ttl, margin time.Duration) *Granter {
 	return &Granter{ttl: ttl, margin: margin, holders: map[BootID]*holder{}, taken: map[facet.Incarnation]revocation{}}
 }
 
-// Elected begins a term: the node has applied its own first entry, at index.
-func (g *Granter) Elected(now Instant, index uint64) {
-	g.leading, g.won, g.index = true, now, index
+// Elected begins a term: the node has applied its own first entry, at index. At from
+// its log took the last entry of an earlier term, or it was later.
+func (g *Granter) Elected(from Instant, index uint64) {
+	g.leading, g.won, g.index = true, from, index
 	clear(g.holders)
 	clear(g.taken)
 	g.waiting, g.round, g.running = g.waiting[:0], g.round[:0], false

@@ -24,6 +24,7 @@ type leaseWorld struct {
 	taken  uint64 // index of the revocation, 0 for none
 	live   bool   // the new owner was activated
 	lead   int
+	heard  [2]Instant // when an entry came to both leaders' logs: the last one, the one before
 	g      [2]*Granter
 	rounds [2]leaseRound
 	renews []Renewal
@@ -57,7 +58,13 @@ func (w *leaseWorld) elect(i int) {
 	w.lead = i
 	w.log++
 	w.rounds[i] = leaseRound{}
-	w.g[i].Elected(w.clock(1+i), w.log)
+	// Whoever wins has the entries that the other's grants rest on, if the other is
+	// late to give them, and counts from when the last one came.
+	at := w.heard[0]
+	if w.g[i].flaws&flawOldEntry != 0 {
+		at = w.heard[1]
+	}
+	w.g[i].Elected(at+at*Instant(w.drift[1+i])/1000, w.log)
 }
 
 func (w *leaseWorld) step() error {
@@ -159,6 +166,9 @@ func (w *leaseWorld) round(i int, g *Granter, r *leaseRound) {
 	case r.number == 0:
 		if n, ok := g.Tick(); ok {
 			*r = leaseRound{number: n}
+			if i == w.lead { // the other takes the entry at once: the earliest there is
+				w.heard = [2]Instant{w.at, w.heard[0]}
+			}
 			if g.flaws&flawReplyFirst != 0 {
 				w.grants = g.early(w.grants)
 			}
@@ -220,7 +230,7 @@ func TestLeaseModelBroken(t *testing.T) {
 	}{
 		{"NO_LEASE_WAIT", flawNoLeaseWait}, {"NODE_LEASE", flawNodeLease}, {"FROM_RECEIPT", flawFromReceipt},
 		{"NO_MARGIN", flawNoMargin}, {"NO_NEW_WAIT", flawNoNewWait}, {"EARLY_VERIFY", flawEarlyVerify},
-		{"REPLY_FIRST", flawReplyFirst}, {"NO_TERM_INDEX", flawNoTermIndex},
+		{"REPLY_FIRST", flawReplyFirst}, {"NO_TERM_INDEX", flawNoTermIndex}, {"OLD_ENTRY", flawOldEntry},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()

@@ -38,6 +38,12 @@ type GrantsOptions struct {
 	// store are gone. It must not block. Nil is never.
 	Alone func() bool
 
+	// Answered reports whether a node has answered this one as the leader of the log
+	// since a time. One that has not answered a leader that has just been elected is
+	// dead as soon as its lease is over, others get the time to renew it. It must not
+	// block. Nil is always.
+	Answered func(node cluster.NodeID, since time.Time) bool
+
 	// TTL and Margin are those of quorum.Granter.
 	TTL, Margin time.Duration
 	Clock       Clock        // default BootTime
@@ -83,6 +89,9 @@ func NewGrants(opts GrantsOptions) (*Grants, error) {
 	}
 	if opts.Alone == nil {
 		opts.Alone = func() bool { return false }
+	}
+	if opts.Answered == nil {
+		opts.Answered = func(cluster.NodeID, time.Time) bool { return true }
 	}
 	if opts.TTL <= 0 {
 		opts.TTL = quorum.LeaseTTL
@@ -135,7 +144,7 @@ func (g *Grants) run() {
 	for g.ctx.Err() == nil {
 		now, changed := g.opts.Log.Leadership()
 		if now.Leading {
-			g.lead(now.Term)
+			g.lead(now)
 			continue
 		}
 		g.flush()
@@ -149,7 +158,8 @@ func (g *Grants) run() {
 }
 
 // lead is one term.
-func (g *Grants) lead(term uint64) {
+func (g *Grants) lead(won consensus.Leadership) {
+	term := won.Term
 	// Watched first: what is applied from here on is told, what was applied before
 	// is covered by the index the term begins with.
 	w := g.opts.Table.Watch()
@@ -158,7 +168,11 @@ func (g *Grants) lead(term uint64) {
 	defer cancel()
 	g.mu.Lock()
 	g.open = true
-	g.begin(term)
+	// The clock of the times given stands still while the machine is suspended, so
+	// what has passed since is not less than it says.
+	now := g.opts.Clock()
+	g.nodes.won = won.Since
+	g.begin(term, now-quorum.Instant(max(time.Since(won.Heard), 0)), now)
 	g.mu.Unlock()
 	defer g.flush()
 	timer := time.NewTimer(0)
@@ -183,13 +197,18 @@ func (g *Grants) lead(term uint64) {
 	}
 }
 
-// begin begins a term, or begins it anew after something was missed. Either is
-// safe at any time: all that was applied is covered by the index, and every lease
-// granted before is waited out (R39). Mu is held.
-func (g *Grants) begin(term uint64) {
+// again begins the term anew after something was missed. What was granted in it until
+// now is waited out too. Mu is held.
+func (g *Grants) again() {
 	now := g.opts.Clock()
+	g.begin(g.term, now, now)
+}
+
+// begin begins a term: all that was applied is covered by the index, and leases on
+// renewals sent before from are waited out (R39). Mu is held.
+func (g *Grants) begin(term uint64, from, now quorum.Instant) {
 	g.term = term
-	g.granter.Elected(now, g.opts.Table.Applied())
+	g.granter.Elected(from, g.opts.Table.Applied())
 	clear(g.taken)
 	g.rounds.abort()
 	g.nodes.begin(now, g.opts.Table.Nodes())
@@ -229,7 +248,7 @@ func (g *Grants) step(ctx context.Context, w *placement.Watcher) time.Duration {
 func (g *Grants) follow(c placement.Changes) {
 	if c.All {
 		g.log.Warn("more changed in the placement table than was followed: leases granted so far are waited out")
-		g.begin(g.term)
+		g.again()
 		return
 	}
 	if c.Nodes {
@@ -270,7 +289,7 @@ func (g *Grants) feed(row *placement.Facet) bool {
 		// Nobody has that many process lives; but a revocation that is not
 		// remembered must not be forgotten.
 		g.log.Error("lease holders do not fit: leases granted so far are waited out", "error", err)
-		g.begin(g.term)
+		g.again()
 		return false
 	}
 	return true

@@ -18,6 +18,10 @@ const (
 	// miss.
 	RoundEvery = 200 * time.Millisecond
 
+	// silentAfter is how long a new leader waits for the answer to one of its
+	// heartbeats: some of them, at the default of 40 to 80 ms between two.
+	silentAfter = 400 * time.Millisecond
+
 	// maxAskers bounds the callers that wait for a judgement: the facets of a lost
 	// node, asked for more than once.
 	maxAskers = 32 << 10

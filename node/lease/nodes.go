@@ -17,6 +17,7 @@ type registry struct {
 	past    []cluster.BootID // replaced in this term; the granter may forget them
 	again   bool             // something changed: look at all
 	due     quorum.Instant   // when the next lease is over
+	won     time.Time        // when the term began
 	dead    []cluster.NodeID // sorted
 	changed chan struct{}    // closed when dead changes
 }
@@ -26,6 +27,7 @@ type registered struct {
 	node    placement.Node
 	since   quorum.Instant // when this leader learnt of it
 	granted quorum.Instant // its last grant by this leader, 0 for none
+	new     bool           // registered in this term
 }
 
 func (r *registry) init() {
@@ -33,7 +35,7 @@ func (r *registry) init() {
 }
 
 // begin takes all nodes for alive: they have until TTL and margin are over to show
-// it (R39).
+// it, unless they are silent; see overAt.
 func (r *registry) begin(now quorum.Instant, nodes []placement.Node) {
 	clear(r.of)
 	r.past = nil
@@ -79,7 +81,7 @@ func (r *registry) follow(g *Grants) {
 			}
 			r.past = append(r.past, old.node.Boot)
 		}
-		r.of[n.ID] = &registered{node: n, since: now}
+		r.of[n.ID] = &registered{node: n, since: now, new: true}
 	}
 	for id, old := range r.of {
 		if !seen[id] {
@@ -131,6 +133,12 @@ func (r *registry) look(g *Grants) quorum.Instant {
 
 // overAt is when a node is dead unless it renews. This node is not: it leads. One
 // that has only registered has as long as one that was granted a lease.
+//
+// A lease of an earlier term may be over as soon as this one begins, and no node could
+// renew while there was no leader. Those that answer the new leader's heartbeats live,
+// and have as long again from here. Who answers none of them within silentAfter has
+// most likely gone, perhaps with the leader before, and is not waited for longer than
+// its lease.
 func (r *registry) overAt(g *Grants, n *registered) quorum.Instant {
 	if n.node.ID == g.opts.Node {
 		return quorum.Never
@@ -138,6 +146,9 @@ func (r *registry) overAt(g *Grants, n *registered) quorum.Instant {
 	at, ok := g.granter.OverAt(quorum.BootID(n.node.Boot))
 	if !ok {
 		return quorum.Never
+	}
+	if !n.new && n.granted == 0 && !g.opts.Answered(n.node.ID, r.won) {
+		return max(at, n.since.Add(silentAfter))
 	}
 	return max(at, n.since.Add(g.wait))
 }

@@ -185,7 +185,7 @@ func (s *sim) restart() {
 		s.start()
 	} else { // a leader that could not follow the table
 		s.grants.mu.Lock()
-		s.grants.begin(s.grants.term)
+		s.grants.again()
 		s.grants.mu.Unlock()
 	}
 	for _, id := range slices.Clone(s.facets) {

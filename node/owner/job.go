@@ -31,20 +31,24 @@ func (m *Manager) do(ctx context.Context, name facet.Name, how job, f func(s *se
 		}
 		done <- err
 	}}
-	for {
-		d, err := m.desk(name)
-		if err != nil {
-			return err
-		}
-		if d.submitJob(j) {
-			break
-		}
+	if err := m.queue(name, j); err != nil {
+		return err
 	}
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return facet.Errorf(facet.CodeUnknownOutcome, "gave up waiting for %s: %v; look at its state before trying again", name, ctx.Err())
+	}
+}
+
+// queue gives a job to the facet's desk.
+func (m *Manager) queue(name facet.Name, j *job) error {
+	for {
+		d, err := m.desk(name)
+		if err != nil || d.submitJob(j) {
+			return err
+		}
 	}
 }
 
@@ -93,6 +97,12 @@ func (m *Manager) Ensure(ctx context.Context, name facet.Name) (created bool, er
 		created = true
 	}
 	return created, m.Wake(ctx, name)
+}
+
+// Begin has a facet that exists opened soon. What is asked of it from here on waits
+// for that.
+func (m *Manager) Begin(name facet.Name) error {
+	return m.queue(name, &job{f: func(*session, error) {}})
 }
 
 // Wake opens a facet that exists, and has it find out what its members lack.

@@ -76,8 +76,13 @@ const (
 	restAnyway = 4
 
 	// awakeTimeout bounds how long requests of a facet that moved are held back until
-	// its new owner is ready for them.
+	// its new owner expects them, and then how long the move waits for it to be open.
 	awakeTimeout = 2 * time.Second
+
+	// warmTimeout bounds how long a move waits for its new owner to make ready: as
+	// long as it takes to write what a log holds to a file. Nothing waits for it but
+	// the move.
+	warmTimeout = 2 * time.Second
 
 	// leaveAtOnce bounds the facets handed over at a time by a node that stops: enough
 	// to share syncs and entries of the placement log.

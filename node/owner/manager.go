@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/quorum"
@@ -28,10 +29,14 @@ type Options struct {
 	Peers Peers
 	// Lease is this process's read lease; without one every read asks a majority.
 	Lease Lease
+	// Warm has the node to, which is to own a facet next, make ready what it can while
+	// this one still serves. Where row names to as the owner already it has it begin to
+	// open the facet. It returns when that is so, or ctx ends. Clients are not sent
+	// there before: the new owner, which may hear of the move last, would send them
+	// back. Nil does without.
+	Warm func(ctx context.Context, row Row, to cluster.NodeID)
 	// Awake has the new owner of a facet open it, and returns when it has, or ctx
-	// ends. A facet that moves is awake before its clients are sent there: else the
-	// new owner, which may hear of the move last, would send them back. Nil leaves it
-	// to the first request.
+	// ends. Nil leaves it to the first request.
 	Awake func(ctx context.Context, row Row)
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.

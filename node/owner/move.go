@@ -46,7 +46,9 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 	} else if err := m.fill(ctx, name, t.Set); err != nil {
 		return err
 	}
-	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
+	m.warm(ctx, &row, t.Owner)
+	var moved Row
+	err := m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
 		row, ok := m.opts.Placement.Lookup(name)
 		if !ok {
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
@@ -55,19 +57,45 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 			return NotOwner(&row)
 		}
 		t.Released = true
-		moved, err := m.opts.Placement.Acquire(ctx, row, t)
+		now, err := m.opts.Placement.Acquire(ctx, row, t)
 		if d := m.lookup(name); err != nil && d != nil {
 			// Nobody knows what became of it: this epoch is spent. The desk is held
 			// by this job.
 			d.dead = row.Epoch
 		}
-		if err == nil && !moved.Local && m.opts.Awake != nil {
+		if err != nil {
+			return err
+		}
+		moved = now
+		if !now.Local && m.opts.Warm != nil {
 			ctx, cancel := context.WithTimeout(ctx, awakeTimeout)
 			defer cancel()
-			m.opts.Awake(ctx, moved)
+			m.opts.Warm(ctx, now, now.Owner)
 		}
-		return err
+		return nil
 	})
+	if err == nil && !moved.Local && m.opts.Awake != nil {
+		ctx, cancel := context.WithTimeout(ctx, awakeTimeout)
+		defer cancel()
+		m.opts.Awake(ctx, moved)
+	}
+	return err
+}
+
+// warm has the next owner bring its copy to its file while this node serves on. What
+// it has to read of the log when it takes the facet over keeps callers waiting, and a
+// member in use reads all since its last checkpoint, which only a log that is short of
+// room makes it do. Where a member is behind nobody's log is cut short for that.
+func (m *Manager) warm(ctx context.Context, row *Row, to cluster.NodeID) {
+	if m.opts.Warm == nil || to == m.opts.Self.Node {
+		return
+	}
+	if s := m.sessions.find(row.Incarnation); s == nil || s.lagging() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	m.opts.Warm(ctx, *row, to)
 }
 
 func sameSet(a, b []Member) bool {

@@ -20,6 +20,11 @@ const (
 	// OrderWake: open the facet, so that its replicas hear what is committed when
 	// it goes to rest again.
 	OrderWake OrderKind = 2
+	// OrderWarm: a member that is to become the owner, or has just become it, makes
+	// ready. Before, it brings its copy to its file, so that little of the log is to
+	// be read then; after, it begins to open the facet, and says so at once: what is
+	// asked of it from here on waits there.
+	OrderWarm OrderKind = 3
 )
 
 func (k OrderKind) String() string {
@@ -28,11 +33,13 @@ func (k OrderKind) String() string {
 		return "move"
 	case OrderWake:
 		return "wake"
+	case OrderWarm:
+		return "warm"
 	}
 	return fmt.Sprintf("order_%d", uint8(k))
 }
 
-// Order is what a node is asked to do with a facet it owns.
+// Order is what a node is asked to do with a facet it owns, or is about to own.
 type Order struct {
 	Kind        OrderKind
 	Incarnation facet.Incarnation
@@ -49,7 +56,7 @@ func (o *Order) check() error {
 	_, err := cluster.ParseNodeID(string(o.Owner))
 	switch {
 	case o.Incarnation.IsZero() || o.Epoch == 0,
-		o.Kind != OrderMove && o.Kind != OrderWake,
+		o.Kind < OrderMove || o.Kind > OrderWarm,
 		wants != (o.Kind == OrderMove),
 		o.Owner != "" && err != nil:
 		return fmt.Errorf("%w: order %v of %v in epoch %v to %q, set %v", ErrInvalid, o.Kind, o.Incarnation, o.Epoch, o.Owner, o.Set)
