@@ -70,7 +70,11 @@ func (s State) String() string { return stateNames[s] }
 //   - The very first epoch has nobody to fence and nothing to find: nobody held an
 //     epoch before, and no entry was ever made. It begins behind the recovery, see
 //     Begin. Its promises come with the appends (R7), and a majority has them, and
-//     the genesis base, when its barrier is committed (R47).
+//     the genesis base, when its barrier is committed (R47). Such an epoch may be
+//     activated by the entry that issued it: no lease stands against it, and the set
+//     it commits in is the one that the next session asks. Should the owner die
+//     before anybody has its barrier, the next one finds a majority that has
+//     nothing, and nothing was acknowledged.
 //
 // # Rejected
 //
@@ -107,6 +111,7 @@ type Session struct {
 	last    facet.Seq
 	settled facet.Seq // committed before this session, as far as the members knew
 	genesis bool      // the facet's first epoch: no member has anything, see Begin
+	born    bool      // genesis, and activated by the entry that made the facet
 
 	tracker   Tracker
 	committed facet.Seq
@@ -246,6 +251,7 @@ func (s *Session) Applied(row Row) {
 		s.die(ErrReleased)
 	case row.ActiveEpoch == s.epoch && s.state == Fencing && s.committed >= s.barrier && s.barrier != 0:
 		s.serve()
+	case row.ActiveEpoch == s.epoch && s.state < Active && s.born:
 	case row.ActiveEpoch == s.epoch && s.state < Active:
 		// Nobody but this session may activate its epoch, and it has not asked.
 		s.die(fmt.Errorf("%w: epoch %v was activated before its barrier was committed", ErrImpossible, s.epoch))

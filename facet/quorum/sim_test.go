@@ -172,6 +172,7 @@ type profile struct {
 	sync1        bool // a crash mostly hits the owner
 	cut          int  // per mille: the owner loses sight of the others, who get another one
 	slow         bool // little time passes with each step
+	born         bool // the facet was made active (R47)
 	ttl, margin  time.Duration
 }
 

@@ -183,6 +183,7 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 		boot := BootID{opt["self"][0]}
 		row := Row{Epoch: facet.Epoch(number(opt["epoch"])), Owner: boot, Active: members(opt["active"]), Next: members(opt["next"])}
 		if cmd == "begin" {
+			row.ActiveEpoch = facet.Epoch(number(opt["activated"]))
 			st.s, err = Begin(row, storeOf(opt["self"]), boot, st.now, pos(opt["last"]))
 		} else {
 			row.ActiveEpoch = row.Epoch

@@ -121,7 +121,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 	last, base := own.Position(), own.Meta().Base
 	self, boot, now := quorum.StoreID(d.m.opts.Self.Store), quorum.BootID(d.m.opts.Self.Boot), d.m.now()
 	switch {
-	case row.Active:
+	case row.Active && (!row.First || last.Epoch == row.Epoch):
 		s.core, err = quorum.Resume(row.core(), self, boot, now, base.Seq+1, last)
 	case row.First:
 		s.core, err = quorum.Begin(row.core(), self, boot, now, last)
@@ -154,7 +154,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 	st := d.m.opts.Store
 	r, err := st.Replica(row.Incarnation)
-	counts := slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
+	counts := !row.New && slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
 	if err == nil || counts || !errors.Is(err, replica.ErrUnknown) {
 		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
