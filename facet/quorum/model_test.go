@@ -31,10 +31,11 @@ var worlds = map[string]profile{
 
 var worldOrder = []string{"plain", "storm", "leases", "qreads", "reconf", "small", "rot", "wipe", "five", "one", "figure8", "flaps"}
 
-// profileOf has the facet made active by every second seed.
+// profileOf has the facet made active by every second seed, and serve early by every
+// fourth.
 func profileOf(seed uint64, world string) profile {
 	p := worlds[world]
-	p.born = seed%2 == 1
+	p.born, p.early = seed%2 == 1, seed%4 == 3
 	return p
 }
 

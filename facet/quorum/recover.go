@@ -284,6 +284,19 @@ func Begin(row Row, self StoreID, boot BootID, now Instant, last facet.Position)
 	return s, nil
 }
 
+// Early has a session serve whose facet was made active (R47), before its barrier is
+// committed. It is false for any other session, and before Barrier. What runs goes
+// behind the barrier in the log, and nothing leaves before a majority has both: the
+// first answer waits for one fsync instead of two. The caller believes that it can
+// reach a majority; should it not, outcomes are unknown that were definite otherwise.
+func (s *Session) Early() bool {
+	if s.state != Fencing || !s.born || s.barrier == 0 {
+		return false
+	}
+	s.serve()
+	return true
+}
+
 func sameStore(a, b Member) bool { return a.Store == b.Store }
 
 // generationBits are the upper bits of an epoch (R2): the rest of a first one is 1.
@@ -314,6 +327,8 @@ func (s *Session) start(m *member) {
 	m.waiting, m.retryAt, m.acked, m.match = false, 0, 0, 0
 	last := m.promise.Last
 	switch {
+	case s.born: // nobody has anything; who does not know of the facet yet says so
+		s.stream(m, s.barrier)
 	case m.promised && m.promise.Health == Broken:
 		m.progress, m.next = filling, 1
 	case m.promised && s.meets(last):

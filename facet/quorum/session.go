@@ -74,7 +74,8 @@ func (s State) String() string { return stateNames[s] }
 //     activated by the entry that issued it: no lease stands against it, and the set
 //     it commits in is the one that the next session asks. Should the owner die
 //     before anybody has its barrier, the next one finds a majority that has
-//     nothing, and nothing was acknowledged.
+//     nothing, and nothing was acknowledged. It may even serve before its barrier is
+//     committed (Early): every answer waits for more than the barrier.
 //
 // # Rejected
 //
@@ -83,7 +84,8 @@ func (s State) String() string { return stateNames[s] }
 // here: the core would own memory that the pages, the log and the connections
 // hold anyway; it knows sequence numbers only.
 //
-// Invariants: committed <= last; barrier > adopted.Seq; last never decreases
+// Invariants: committed <= last; state Active implies committed >= barrier but after
+// Early; barrier > adopted.Seq; last never decreases
 // (R31); nothing in progress of a slot exceeds last; I7: state Active implies that
 // a row with our epoch as active epoch was applied.
 type Session struct {

@@ -209,6 +209,8 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 		st.s.FetchFailed(st.from(plain[0]).Slot, st.now)
 	case "barrier":
 		err = st.s.Barrier(st.now, facet.Seq(number(opt["first"])), facet.Seq(number(opt["seq"])), 64)
+	case "early":
+		fmt.Fprintln(&out, st.s.Early())
 	case "append":
 		size := 100
 		if opt["size"] != "" {
