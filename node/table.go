@@ -83,10 +83,10 @@ func (p *proposals) row(f placement.Facet) owner.Row {
 		Name: f.Name, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node, Boot: f.Owner.Boot,
 		Mine:   f.Owner == p.self,
 		Active: f.State == placement.Active && f.ActiveEpoch == f.Epoch,
-		New:    f.Active.IsZero(),
 		// Epoch 1 is issued by Create alone; later generations may begin with an
 		// epoch that was not the facet's first.
-		First:     f.Active.IsZero() && f.Epoch == 1,
+		New:       f.ActiveEpoch <= 1,
+		First:     f.Epoch == 1,
 		ActiveSet: p.members(f.Active), NextSet: p.members(f.Next), ActiveEpoch: f.ActiveEpoch,
 	}
 	if r.Owner == "" { // given back: anybody's of the set
@@ -180,7 +180,7 @@ func (p *proposals) Create(ctx context.Context, name facet.Name) (owner.Row, err
 			return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "node %s was removed meanwhile; try again", plan.Owner)
 		}
 		row, err := p.create(ctx, placement.Create{
-			Name: name, Incarnation: id, Owner: placement.Owner{Node: n.ID, Boot: n.Boot}, Set: plan.Set,
+			Name: name, Incarnation: id, Owner: placement.Owner{Node: n.ID, Boot: n.Boot}, Set: plan.Set, Active: true,
 		})
 		if !errors.Is(err, placement.RefusedBoot) || ctx.Err() != nil {
 			return row, err

@@ -163,11 +163,16 @@ func (c Create) apply(s *state, index uint64) Result {
 	if !c.Detached && !s.mayName(c.Name.Tenant) {
 		return s.refuse(RefusedTenantLimit, index)
 	}
-	ref := s.addRow(row{
+	r := row{
 		incarnation: c.Incarnation, facet: c.Name.Facet, tenant: s.tenantOf(c.Name.Tenant),
 		owner: s.shareOwner(c.Owner), next: s.shareSet(c.Set), epoch: epochOf(s.generation),
 		index: index, state: Creating, bound: !c.Detached,
-	})
+	}
+	if c.Active && !c.Detached && s.generation == 0 {
+		// Rule R21 is met: no holder was before this one, and the epoch is its own.
+		r.state, r.active, r.activeEpoch, r.holder = Active, r.next, r.epoch, r.owner
+	}
+	ref := s.addRow(r)
 	s.changed = append(s.changed, c.Incarnation)
 	return s.answer(Done, index, ref)
 }

@@ -29,7 +29,7 @@ import (
 //	                    lease over, 2 replace store). An address may have 259
 //	                    bytes, so API and peer carry two length bytes.
 //	Create           2  name, incarnation, node text, boot id, set,
-//	                    flags byte (1 detached)
+//	                    flags byte (1 detached, 2 active)
 //	Acquire          3  incarnation, node text, boot id, expected epoch 8,
 //	                    released boot id (zero for none), set
 //	Activate         4  incarnation, epoch 8, boot id
@@ -69,6 +69,7 @@ const (
 	flagLeaseOver    = 1
 	flagReplaceStore = 2
 	flagDetached     = 1
+	flagActive       = 2
 	flagBound        = 1
 	flagPinned       = 2
 	flagPin          = 1
@@ -113,7 +114,8 @@ func DecodeCommand(src []byte) (Command, error) {
 		c = r
 	case KindCreate:
 		r := Create{Name: d.name(), Incarnation: d.incarnation(), Owner: d.owner(), Set: d.set(true)}
-		r.Detached = d.flags(flagDetached)&flagDetached != 0
+		flags := d.flags(flagDetached | flagActive)
+		r.Detached, r.Active = flags&flagDetached != 0, flags&flagActive != 0
 		c = r
 	case KindAcquire:
 		c = Acquire{Incarnation: d.incarnation(), Owner: d.owner(), Expected: d.epoch(),
@@ -173,7 +175,7 @@ func (c Create) appendPayload(dst []byte) []byte {
 	dst = append(dst, c.Incarnation[:]...)
 	dst = appendOwner(dst, c.Owner)
 	dst = appendSet(dst, c.Set)
-	return append(dst, bitIf(c.Detached, flagDetached))
+	return append(dst, bitIf(c.Detached, flagDetached)|bitIf(c.Active, flagActive))
 }
 
 func (c Acquire) appendPayload(dst []byte) []byte {

@@ -44,7 +44,7 @@ func samples() []Command {
 		RegisterNode{Node: "n1", Store: storeID(1), Boot: bootID(2), Machine: cluster.MachineID{15: 3},
 			API: "h1:7400", Peer: "h1:7401", Zone: "z1", Version: "1.2.3", LeaseOver: true, ReplaceStore: true},
 		Create{Name: name("acme", "Notes"), Incarnation: incarnation(1), Owner: owner("n1", 2),
-			Set: mustSet(Member{"n2", storeID(2)}, Member{"n1", storeID(1)}), Detached: true},
+			Set: mustSet(Member{"n2", storeID(2)}, Member{"n1", storeID(1)}), Detached: true, Active: true},
 		Acquire{Incarnation: incarnation(1), Owner: owner("n1", 2), Expected: 7, Released: bootID(5), Set: setOf("n1", 1)},
 		Activate{Incarnation: incarnation(1), Epoch: 8, Boot: bootID(2)},
 		Release{Incarnation: incarnation(1), Epoch: 8, Boot: bootID(2)},

@@ -58,9 +58,16 @@ type RegisterNode struct {
 	ReplaceStore bool
 }
 
-// Create makes a facet: a row in its first epoch, state Creating, bound to the
-// owner given. When the name leads to a facet already, that row is the answer
-// (Existed) and nothing changes.
+// Create makes a facet: a row in its first epoch, bound to the owner given. When the
+// name leads to a facet already, that row is the answer (Existed) and nothing changes.
+//
+// Active also lets the owner serve, as an Activate in the same entry would: nobody held
+// the facet before, so there is no lease to wait for and nothing to recover (rules R21,
+// R47). It still acknowledges nothing before its barrier is on a majority. Without
+// Active the state is Creating, and Activate follows: for a facet that begins with
+// data, which a majority must hold first. It has no effect on a detached row, nor once
+// the generation was raised, for the first epoch can then be told from a later one no
+// more.
 type Create struct {
 	Name        facet.Name
 	Incarnation facet.Incarnation
@@ -69,6 +76,7 @@ type Create struct {
 	// Detached makes the row without giving it the name; Bind does that once
 	// it holds its data (import, restore).
 	Detached bool
+	Active   bool
 }
 
 // Acquire issues the next epoch to a process life. Expected is the epoch the

@@ -129,8 +129,12 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		if !c.Detached && m.full(c.Name.Tenant) {
 			return RefusedTenantLimit, none
 		}
-		return put(Facet{Name: c.Name, Incarnation: c.Incarnation, State: Creating, Bound: !c.Detached,
-			Epoch: m.next(0), Owner: c.Owner, Next: c.Set})
+		f := Facet{Name: c.Name, Incarnation: c.Incarnation, State: Creating, Bound: !c.Detached,
+			Epoch: m.next(0), Owner: c.Owner, Next: c.Set}
+		if c.Active && !c.Detached && f.Epoch == 1 {
+			f.State, f.ActiveEpoch, f.Active, f.Holder = Active, f.Epoch, f.Next, f.Owner
+		}
+		return put(f)
 	case Acquire:
 		f, ok := m.rows[c.Incarnation]
 		if !ok {
@@ -206,7 +210,7 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		case f.Owner.Boot != c.Boot:
 			return RefusedBoot, f.Incarnation
 		}
-		if f.Holder == f.Owner {
+		if f.Holder.Boot == c.Boot {
 			f.Holder = Owner{}
 		}
 		f.Owner = Owner{}

@@ -84,7 +84,7 @@ func randomCommand(rng *rand.Rand) Command {
 		}
 		return r
 	case k < 33:
-		return Create{Name: nm(), Incarnation: id(), Owner: owner(node(), boot()), Set: set(), Detached: rng.IntN(4) == 0}
+		return Create{Name: nm(), Incarnation: id(), Owner: owner(node(), boot()), Set: set(), Detached: rng.IntN(4) == 0, Active: rng.IntN(2) == 0}
 	case k < 50:
 		c := Acquire{Incarnation: id(), Owner: owner(node(), boot()), Expected: epoch()}
 		if rng.IntN(2) == 0 {

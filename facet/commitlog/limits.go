@@ -25,6 +25,11 @@ const (
 	// this to be zeroed.
 	firstSegmentBytes = 4 << 20
 
+	// growSegments is how much larger than the one that fills the next segment is
+	// made, until it has its size: a node that has just begun, and is busy, does not
+	// zero a large one meanwhile, whose syncs those of its commits would wait for.
+	growSegments = 4
+
 	// DefaultPendingBytes bounds what is appended but not yet durable.
 	DefaultPendingBytes = 64 << 20
 

@@ -147,20 +147,28 @@ func wake(c chan struct{}) {
 }
 
 // want is the size of the spare to make next, 0 if there is enough; mu is held.
-// Spares of one segment's size must be ready: while one fills, the next is made.
-// And one must be large enough for what has been refused.
+// Spares must be ready for as much as the segment that fills holds, and several times
+// that while segments grow to their size: while one fills, the next is made. And one
+// must be large enough for what has been refused.
 func (l *Log) want() int64 {
 	var ready int64
+	size := l.opts.SegmentBytes
+	if l.plan != nil {
+		size = min(size, growSegments*l.plan.size)
+	} else if l.lastID == 0 {
+		size = min(size, growSegments*firstSegmentBytes)
+	}
+	size = max(size, min(l.opts.SegmentBytes, l.opts.ReserveBytes+blockSize))
 	for _, s := range l.spares {
 		ready += s.size
 		if s.size >= l.needed {
 			l.needed = 0
 		}
 	}
-	if l.needed == 0 && ready >= l.opts.SegmentBytes {
+	if l.needed == 0 && ready >= size {
 		return 0
 	}
-	return max(l.opts.SegmentBytes, l.needed)
+	return max(size, l.needed)
 }
 
 // allocator keeps spares ready until the log closes.

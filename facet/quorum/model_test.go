@@ -31,14 +31,22 @@ var worlds = map[string]profile{
 
 var worldOrder = []string{"plain", "storm", "leases", "qreads", "reconf", "small", "rot", "wipe", "five", "one", "figure8", "flaps"}
 
+// profileOf has the facet made active by every second seed, and serve early by every
+// fourth.
+func profileOf(seed uint64, world string) profile {
+	p := worlds[world]
+	p.born, p.early = seed%2 == 1, seed%4 == 3
+	return p
+}
+
 func runSeed(seed uint64, world string, core flaw, sim simFlaw) *world {
-	w := newWorld(seed, worlds[world], core, sim)
+	w := newWorld(seed, profileOf(seed, world), core, sim)
 	w.run()
 	return w
 }
 
 func explain(seed uint64, name string, m mutation) string {
-	w := newWorld(seed, worlds[name], m.core, m.sim)
+	w := newWorld(seed, profileOf(seed, name), m.core, m.sim)
 	w.trace = &strings.Builder{}
 	w.run()
 	return w.trace.String()

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -220,6 +221,10 @@ func (s *Session) fence(now Instant, dst []Action) []Action {
 		return dst
 	}
 	// R20: a majority of the next set has the barrier.
+	if s.born {
+		s.serve()
+		return dst
+	}
 	if now >= s.activateAt {
 		s.activateAt = now.Add(askAgain)
 		dst = append(dst, Action{Kind: ActActivate})
@@ -246,10 +251,11 @@ func (s *Session) Barrier(now Instant, first, seq facet.Seq, size int) error {
 }
 
 // Begin begins a facet's very first epoch. The caller says that nobody else can
-// ever have held one: the row was never activated, and its epoch is the one it was
-// created with. Then there is nobody to fence and nothing to fetch: the session
-// adopts the own log at once, without PREPARE, and the members' promises come with
-// the first append (R7, R47).
+// ever have held one, and that this process life has not had a session in it: the
+// row's epoch is the one it was created with, and it was never activated, or by the
+// entry that created it. Then there is nobody to fence and nothing to fetch: the
+// session adopts the own log at once, without PREPARE, and the members' promises come
+// with the first append (R7, R47).
 //
 // last is the end of the own log: zero, or the position of a base that was imported
 // into the own copy. That base counts as settled, since it is the genesis of the
@@ -263,15 +269,35 @@ func Begin(row Row, self StoreID, boot BootID, now Instant, last facet.Position)
 	switch {
 	case err != nil:
 		return nil, err
-	case row.ActiveEpoch != 0 || len(row.Active) != 0 || row.Epoch<<generationBits != 1<<generationBits,
+	case row.Epoch<<generationBits != 1<<generationBits,
 		last.Epoch > row.Epoch, (last.Epoch == 0) != (last.Seq == 0):
 		return nil, fmt.Errorf("begin with %v in epoch %v: %w", last, row.Epoch, ErrState)
+	case row.ActiveEpoch == 0 && len(row.Active) == 0:
+	case row.ActiveEpoch != row.Epoch || last.Seq != 0 || !slices.EqualFunc(row.Active, row.Next, sameStore):
+		return nil, fmt.Errorf("begin with %v in epoch %v: %w", last, row.Epoch, ErrState)
+	default:
+		s.born = true
 	}
 	s.genesis, s.movedAt = true, now
 	s.adopt(s.self, last)
 	s.settled = last.Seq
 	return s, nil
 }
+
+// Early has a session serve whose facet was made active (R47), before its barrier is
+// committed. It is false for any other session, and before Barrier. What runs goes
+// behind the barrier in the log, and nothing leaves before a majority has both: the
+// first answer waits for one fsync instead of two. The caller believes that it can
+// reach a majority; should it not, outcomes are unknown that were definite otherwise.
+func (s *Session) Early() bool {
+	if s.state != Fencing || !s.born || s.barrier == 0 {
+		return false
+	}
+	s.serve()
+	return true
+}
+
+func sameStore(a, b Member) bool { return a.Store == b.Store }
 
 // generationBits are the upper bits of an epoch (R2): the rest of a first one is 1.
 const generationBits = 16
@@ -301,6 +327,8 @@ func (s *Session) start(m *member) {
 	m.waiting, m.retryAt, m.acked, m.match = false, 0, 0, 0
 	last := m.promise.Last
 	switch {
+	case s.born: // nobody has anything; who does not know of the facet yet says so
+		s.stream(m, s.barrier)
 	case m.promised && m.promise.Health == Broken:
 		m.progress, m.next = filling, 1
 	case m.promised && s.meets(last):

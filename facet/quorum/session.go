@@ -70,7 +70,12 @@ func (s State) String() string { return stateNames[s] }
 //   - The very first epoch has nobody to fence and nothing to find: nobody held an
 //     epoch before, and no entry was ever made. It begins behind the recovery, see
 //     Begin. Its promises come with the appends (R7), and a majority has them, and
-//     the genesis base, when its barrier is committed (R47).
+//     the genesis base, when its barrier is committed (R47). Such an epoch may be
+//     activated by the entry that issued it: no lease stands against it, and the set
+//     it commits in is the one that the next session asks. Should the owner die
+//     before anybody has its barrier, the next one finds a majority that has
+//     nothing, and nothing was acknowledged. It may even serve before its barrier is
+//     committed (Early): every answer waits for more than the barrier.
 //
 // # Rejected
 //
@@ -79,7 +84,8 @@ func (s State) String() string { return stateNames[s] }
 // here: the core would own memory that the pages, the log and the connections
 // hold anyway; it knows sequence numbers only.
 //
-// Invariants: committed <= last; barrier > adopted.Seq; last never decreases
+// Invariants: committed <= last; state Active implies committed >= barrier but after
+// Early; barrier > adopted.Seq; last never decreases
 // (R31); nothing in progress of a slot exceeds last; I7: state Active implies that
 // a row with our epoch as active epoch was applied.
 type Session struct {
@@ -107,6 +113,7 @@ type Session struct {
 	last    facet.Seq
 	settled facet.Seq // committed before this session, as far as the members knew
 	genesis bool      // the facet's first epoch: no member has anything, see Begin
+	born    bool      // genesis, and activated by the entry that made the facet
 
 	tracker   Tracker
 	committed facet.Seq
@@ -246,6 +253,7 @@ func (s *Session) Applied(row Row) {
 		s.die(ErrReleased)
 	case row.ActiveEpoch == s.epoch && s.state == Fencing && s.committed >= s.barrier && s.barrier != 0:
 		s.serve()
+	case row.ActiveEpoch == s.epoch && s.state < Active && s.born:
 	case row.ActiveEpoch == s.epoch && s.state < Active:
 		// Nobody but this session may activate its epoch, and it has not asked.
 		s.die(fmt.Errorf("%w: epoch %v was activated before its barrier was committed", ErrImpossible, s.epoch))

@@ -172,6 +172,8 @@ type profile struct {
 	sync1        bool // a crash mostly hits the owner
 	cut          int  // per mille: the owner loses sight of the others, who get another one
 	slow         bool // little time passes with each step
+	born         bool // the facet was made active (R47)
+	early        bool // and serves before its barrier is committed
 	ttl, margin  time.Duration
 }
 

@@ -45,6 +45,10 @@ func (w *world) acquire(node int, set []StoreID) {
 		} else {
 			r.epoch++
 		}
+		if r.epoch == 1 && w.p.born { // R47: made active
+			r.active, r.activeEpoch, r.serving, r.recovering = set, 1, n.boot, false
+			w.activations++
+		}
 	})
 	w.logf("ACQUIRE  epoch %d -> node %d, next %v active %v", w.last().epoch, node, setString(set), setString(w.last().active))
 	_ = i
@@ -79,7 +83,7 @@ func (w *world) apply(n *simNode, to uint64) {
 			s.core.Applied(s.coreRow(r))
 			s.run()
 		}
-		if r.owner == n.id && r.ownerBoot == n.boot && n.up && r.recovering && r.epoch > n.begun {
+		if r.owner == n.id && r.ownerBoot == n.boot && n.up && (r.recovering || r.epoch == 1) && r.epoch > n.begun {
 			w.begin(n, r)
 		}
 	}
@@ -94,7 +98,7 @@ func (w *world) begin(n *simNode, r *simRow) {
 	var core *Session
 	var err error
 	switch {
-	case r.epoch == 1 && r.active == nil && len(log) == 0:
+	case r.epoch == 1 && (r.active == nil || r.activeEpoch == 1) && len(log) == 0:
 		w.firsts++
 		core, err = Begin(row, n.replica.store, n.boot, n.now(), facet.Position{})
 	case w.sim&simNoFence != 0:

@@ -90,6 +90,9 @@ func (s *simSession) do(a Action) {
 		if err := s.core.Barrier(s.n.now(), s.base+1, facet.Seq(len(s.log)), 1); err != nil {
 			w.fail("barrier of epoch %d: %v", s.epoch, err)
 		}
+		if w.p.early {
+			s.core.Early()
+		}
 	case ActShip:
 		s.ship(a)
 	case ActSnapshot:

@@ -183,6 +183,7 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 		boot := BootID{opt["self"][0]}
 		row := Row{Epoch: facet.Epoch(number(opt["epoch"])), Owner: boot, Active: members(opt["active"]), Next: members(opt["next"])}
 		if cmd == "begin" {
+			row.ActiveEpoch = facet.Epoch(number(opt["activated"]))
 			st.s, err = Begin(row, storeOf(opt["self"]), boot, st.now, pos(opt["last"]))
 		} else {
 			row.ActiveEpoch = row.Epoch
@@ -208,6 +209,8 @@ func (st *sessionStory) do(cmd string, args []string) (string, error) {
 		st.s.FetchFailed(st.from(plain[0]).Slot, st.now)
 	case "barrier":
 		err = st.s.Barrier(st.now, facet.Seq(number(opt["first"])), facet.Seq(number(opt["seq"])), 64)
+	case "early":
+		fmt.Fprintln(&out, st.s.Early())
 	case "append":
 		size := 100
 		if opt["size"] != "" {

@@ -377,6 +377,7 @@ type slab struct {
 	next, prev uintptr
 	free       uintptr // slots given back, linked through their first word
 	fresh      uintptr // first slot never used
+	ready      uintptr // memory below it is there, the rest faults in when touched
 	end        uintptr
 	used       int64
 }
@@ -472,7 +473,7 @@ func (p *slotPool) get() (base uintptr) {
 			return 0
 		}
 		globalPages.Add(slabBytes)
-		*asSlab(s) = slab{fresh: s + slabHead, end: s + slabBytes}
+		*asSlab(s) = slab{fresh: s + slabHead, ready: s, end: s + slabBytes}
 		p.link(s)
 	}
 	sl := asSlab(s)
@@ -481,6 +482,11 @@ func (p *slotPool) get() (base uintptr) {
 	} else {
 		base = sl.fresh
 		sl.fresh += p.stride
+		if sl.fresh > sl.ready {
+			to := min(sl.end, (sl.fresh+slabAhead-1)&^(slabAhead-1))
+			populate(sl.ready, to-sl.ready)
+			sl.ready = to
+		}
 	}
 	sl.used++
 	if sl.free == 0 && sl.end-sl.fresh < p.stride {

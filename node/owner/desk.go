@@ -417,7 +417,11 @@ func (d *desk) openExisting() error {
 	if !ok {
 		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", d.name)
 	}
-	return d.activate(row)
+	if err := d.activate(row); err != nil {
+		return err
+	}
+	d.session.release()
+	return nil
 }
 
 // bury takes a dead session away. Its epoch is never used again (rule R31).

@@ -491,8 +491,60 @@ func TestRestWithoutOne(t *testing.T) {
 	})
 }
 
-// TestOwnerWithoutCopy: a member that was away when the facet was made never got a
-// copy. When the facet is given to it, it gives it on instead of calling it corrupt.
+// TestOwnerDiesAtBirth: a facet is made active (R47), and its owner dies before anybody
+// has heard of it. Whoever is next begins with nothing, and serves.
+func TestOwnerDiesAtBirth(t *testing.T) {
+	for _, next := range []string{"another", "the same again"} {
+		t.Run(next, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t, 3)
+				defer w.stop()
+				n := name("a")
+				id := w.found(n, 1, 2, 3)
+				mem := w.node(1).kill()
+				by := 2
+				if next != "another" {
+					w.start(1, mem, 2)
+					by = 1
+				}
+				w.take(n, 2, by)
+				r := w.node(by)
+				r.must(n, "CREATE TABLE t (v)")
+				r.must(n, "INSERT INTO t VALUES (1)")
+				if row, _ := r.Lookup(n); row.Epoch != 2 || row.ActiveEpoch != 2 {
+					t.Errorf("row %+v", row)
+				}
+				if by == 2 {
+					w.start(1, mem, 2)
+				}
+				w.holds(id, 1, by, 20*time.Second)
+				w.holds(id, 3, by, 20*time.Second)
+			})
+		})
+	}
+}
+
+// TestOwnerFetchesAll: a member that was away when the facet was made never got a
+// copy. When it becomes the owner it adopts the log of another, from the beginning.
+func TestOwnerFetchesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		mem := w.node(3).kill()
+		w.node(1).must(n, "CREATE TABLE t (v)")
+		w.node(1).must(n, "INSERT INTO t VALUES (1)")
+		r := w.start(3, mem, 2)
+		w.take(n, 1, 3)
+		if got := r.count(n); got != 1 {
+			t.Errorf("%d rows", got)
+		}
+	})
+}
+
+// TestOwnerWithoutCopy: the same, and what was in the log is in the files of the
+// others by now. It gives the facet on instead of calling it corrupt.
 func TestOwnerWithoutCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t, 3)
@@ -502,6 +554,7 @@ func TestOwnerWithoutCopy(t *testing.T) {
 		mem := w.node(3).kill()
 		w.node(1).must(n, "CREATE TABLE t (v)")
 		w.node(1).must(n, "INSERT INTO t VALUES (1)")
+		time.Sleep(5 * time.Minute) // it rests
 		r := w.start(3, mem, 2)
 		w.take(n, 1, 3)
 		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {

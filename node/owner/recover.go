@@ -49,6 +49,9 @@ func (d *desk) activate(row Row) error {
 		Commits: s.ship, Limits: d.m.opts.Limits, Now: d.m.opts.Now,
 	})
 	if err != nil {
+		if !s.idle() {
+			d.dead = row.Epoch // there is a barrier that is not committed: Resume is not for it
+		}
 		s.close()
 		return fmt.Errorf("open %s: %w", d.name, err)
 	}
@@ -121,7 +124,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 	last, base := own.Position(), own.Meta().Base
 	self, boot, now := quorum.StoreID(d.m.opts.Self.Store), quorum.BootID(d.m.opts.Self.Boot), d.m.now()
 	switch {
-	case row.Active:
+	case row.Active && (!row.First || last.Epoch == row.Epoch):
 		s.core, err = quorum.Resume(row.core(), self, boot, now, base.Seq+1, last)
 	case row.First:
 		s.core, err = quorum.Begin(row.core(), self, boot, now, last)
@@ -154,7 +157,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 	st := d.m.opts.Store
 	r, err := st.Replica(row.Incarnation)
-	counts := slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
+	counts := !row.New && slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
 	if err == nil || counts || !errors.Is(err, replica.ErrUnknown) {
 		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
@@ -238,8 +241,36 @@ func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
 		s.mu.Unlock()
 		return fmt.Errorf("barrier of epoch %v: %w", s.row.Epoch, err)
 	}
+	if s.connected() && s.core.Early() {
+		// Nobody waits for the barrier alone: it is shipped with what comes next.
+		s.serving, s.held = true, true
+		s.mu.Unlock()
+		return nil
+	}
 	s.run()
 	return nil
+}
+
+// connected reports whether a majority of the members can be reached, as it seems. mu
+// is held.
+func (s *session) connected() bool {
+	n := 0
+	for i := range s.members {
+		if i == s.core.Self() || s.d.m.opts.Peers != nil && s.d.m.opts.Peers.Peer(s.members[i].Node).Status().Connected {
+			n++
+		}
+	}
+	return n >= quorum.Majority(len(s.members))
+}
+
+// release ships a barrier that waits for company.
+func (s *session) release() {
+	s.mu.Lock()
+	if s.held {
+		s.run()
+		return
+	}
+	s.mu.Unlock()
 }
 
 // appendOwn puts an adopted entry into the own copy, waiting while the commit log is

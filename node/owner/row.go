@@ -30,7 +30,7 @@ type Row struct {
 	Local    bool           // Owner is this node, in this process life or an earlier one
 	Mine     bool           // Epoch was issued to this process life (rule R2)
 	Active   bool           // Epoch is activated (rule R21)
-	New      bool           // never activated: its members may hold nothing yet (rule R47)
+	New      bool           // never activated, or only by its creation: its members may hold nothing yet (rule R47)
 	First    bool           // New, and no other epoch was ever issued
 	// ActiveSet was activated last, NextSet is what the owner of Epoch replicates to.
 	ActiveSet, NextSet []Member

@@ -61,6 +61,7 @@ type session struct {
 	adopt      *quorum.Action // the log the core chose, for the desk's goroutine
 	fetched    []facet.Commit // entries of it that the own copy lacks
 	serving    bool
+	held       bool           // the barrier is shipped with the first commit, or when somebody waits for it
 	activating bool           // an ACTIVATE is on its way
 	betterAt   cluster.NodeID // holds a log that this node cannot get: it should be the owner
 }
@@ -170,6 +171,10 @@ func (s *session) hold(g gated) {
 		s.run()
 	default:
 		s.waiting = append(s.waiting, g)
+		if s.held {
+			s.run()
+			return
+		}
 		s.mu.Unlock()
 	}
 }

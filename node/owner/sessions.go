@@ -135,7 +135,7 @@ func (m *Manager) Stalled() bool {
 func (s *session) stalled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.core.Err() == nil && len(s.recent.entries) > 0 && s.core.Acknowledged(s.core.Self()) < s.core.Last() &&
+	return s.core.Err() == nil && !s.held && len(s.recent.entries) > 0 && s.core.Acknowledged(s.core.Self()) < s.core.Last() &&
 		s.d.m.now() >= s.ownMoved.Add(quorum.StallAfter)
 }
 

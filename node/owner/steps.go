@@ -20,6 +20,9 @@ func (s *session) run() {
 		return
 	}
 	s.running = true
+	if s.held {
+		s.held, s.ownMoved = false, s.d.m.now()
+	}
 	for {
 		// Nobody ships now. What this node has durably can be read back from its log.
 		s.recent.trim(min(s.core.Committed(), s.core.Acknowledged(s.core.Self())))

@@ -313,7 +313,7 @@ func (r *resident) row(f placement.Facet) Row {
 	row := Row{
 		Name: f.Name, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: f.Owner.Node, OwnerURL: "http://" + string(f.Owner.Node), Boot: f.Owner.Boot,
 		Mine: f.Owner == r.owner(), Active: f.State == placement.Active && f.ActiveEpoch == f.Epoch,
-		New: f.Active.IsZero(), First: f.Active.IsZero() && f.Epoch == 1,
+		New: f.ActiveEpoch <= 1, First: f.Epoch == 1,
 		ActiveSet: r.members(f.Active), NextSet: r.members(f.Next), ActiveEpoch: f.ActiveEpoch,
 	}
 	row.Local = row.Owner == r.node
@@ -370,7 +370,7 @@ func (w *town) found(n facet.Name, nodes ...int) facet.Incarnation {
 	w.t.Helper()
 	id := facet.NewIncarnation()
 	r := w.node(nodes[0])
-	_, err := r.propose(placement.Create{Name: n, Incarnation: id, Owner: r.owner(), Set: w.set(nodes...)})
+	_, err := r.propose(placement.Create{Name: n, Incarnation: id, Owner: r.owner(), Set: w.set(nodes...), Active: true})
 	w.check(err)
 	return id
 }
