@@ -30,6 +30,9 @@ const (
 	// trimQuiet is how few close in a round when a wave of them is over.
 	trimAfter = 1000
 	trimQuiet = 100
+	// trimRounds is how often it is given back then, a round apart: who closed the last
+	// sessions when it began is idle by the second, and its stack free by the third.
+	trimRounds = 3
 	// pinnedBatch bounds the facets asked to checkpoint in one round because they
 	// hold the oldest segment of the log.
 	pinnedBatch = 4096
@@ -74,7 +77,7 @@ func (n *Node) reconcile() {
 type trimming struct {
 	given int64 // sessions closed when memory was given back last
 	seen  int64 // sessions closed one round ago
-	due   bool  // goroutines were let go in the last round; their stacks are free now
+	left  int   // rounds in which memory is still to be given back
 }
 
 // giveBack returns memory to the system once a wave of hibernations is over: the
@@ -85,14 +88,22 @@ func (n *Node) giveBack(t trimming) trimming {
 	quiet := closed-t.seen < trimQuiet
 	t.seen = closed
 	switch {
-	case t.due:
-		t.due = false
+	case t.left > 0:
+		t.left--
+		n.trim() // before, so that what it let go is collected
 		debug.FreeOSMemory()
 	case quiet && closed-t.given >= trimAfter:
-		t.given, t.due = closed, true
-		n.owners.Trim()
+		t.given, t.left = closed, trimRounds
+		n.trim()
 	}
 	return t
+}
+
+// trim lets go of what the parts of the node keep for the next burst.
+func (n *Node) trim() {
+	n.owners.Trim()
+	n.replicas.Log().Trim()
+	n.consensus().Trim()
 }
 
 // watchDisk stops renewing the lease while this node's own log keeps sessions
