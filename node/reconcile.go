@@ -27,9 +27,14 @@ const (
 	// trashGrace is how long the files of deleted facets are kept.
 	trashGrace = 24 * time.Hour
 	// trimAfter is how many sessions must have closed before memory is given back;
-	// trimQuiet is how few close in a round when a wave of them is over.
+	// trimQuiet is how few close in a round when a wave of them is over. trimFew will
+	// do for a node that has none open any more.
 	trimAfter = 1000
 	trimQuiet = 100
+	trimFew   = 64
+	// trimRounds is how often it is given back then, a round apart: who closed the last
+	// sessions when it began is idle by the second, and its stack free by the third.
+	trimRounds = 3
 	// pinnedBatch bounds the facets asked to checkpoint in one round because they
 	// hold the oldest segment of the log.
 	pinnedBatch = 4096
@@ -74,25 +79,35 @@ func (n *Node) reconcile() {
 type trimming struct {
 	given int64 // sessions closed when memory was given back last
 	seen  int64 // sessions closed one round ago
-	due   bool  // goroutines were let go in the last round; their stacks are free now
+	left  int   // rounds in which memory is still to be given back
 }
 
-// giveBack returns memory to the system once a wave of hibernations is over: the
-// garbage collector alone, which has nothing to do on a node that went idle, would
-// keep it for minutes.
+// giveBack returns memory to the system once a wave of hibernations is over, and when
+// the last facet has hibernated: the garbage collector alone, which has nothing to do
+// on a node that went idle, would keep it for minutes.
 func (n *Node) giveBack(t trimming) trimming {
-	closed := n.owners.Stats().Closed
+	s := n.owners.Stats()
+	closed := s.Closed
 	quiet := closed-t.seen < trimQuiet
+	idle := closed == t.seen && s.Active == 0
 	t.seen = closed
 	switch {
-	case t.due:
-		t.due = false
+	case t.left > 0:
+		t.left--
+		n.trim() // before, so that what it let go is collected
 		debug.FreeOSMemory()
-	case quiet && closed-t.given >= trimAfter:
-		t.given, t.due = closed, true
-		n.owners.Trim()
+	case quiet && closed-t.given >= trimAfter, idle && closed-t.given >= trimFew:
+		t.given, t.left = closed, trimRounds
+		n.trim()
 	}
 	return t
+}
+
+// trim lets go of what the parts of the node keep for the next burst.
+func (n *Node) trim() {
+	n.owners.Trim()
+	n.replicas.Log().Trim()
+	n.consensus().Trim()
 }
 
 // watchDisk stops renewing the lease while this node's own log keeps sessions

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -383,6 +384,14 @@ func (n *Node) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// Trim gives memory back that an idle node does without: the pages of the log file
+// that it has mapped, and read long ago. It may be called at any time.
+func (n *Node) Trim() {
+	if n.cfg.Dir != "" {
+		pageOut(filepath.Join(n.cfg.Dir, logFile))
+	}
 }
 
 // snapshotLoop takes a snapshot whenever the log behind the last one has grown

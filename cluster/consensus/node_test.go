@@ -157,6 +157,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		if got := len(l.all()); got != want {
 			t.Fatalf("boot %d: %d commands, want %d", boot, got, want)
 		}
+		n.Trim() // changes nothing that can be seen
 		for i := range 10 {
 			want++
 			if r := propose(t, n, fmt.Sprintf("c%d", i)); r != fmt.Sprintf("%d:c%d", want, i) {

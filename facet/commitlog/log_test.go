@@ -201,6 +201,35 @@ func compare(t testing.TB, recs []got, want []Record) {
 
 // TestAppendMany: the records of one call lie in one batch whatever their size,
 // and each is reported with its own token.
+// TestSegmentsGrow: a new log does not begin with a large segment beside the first.
+func TestSegmentsGrow(t *testing.T) {
+	opts := testOptions(t, disk.NewMem())
+	opts.SegmentBytes, opts.ReserveBytes = DefaultSegmentBytes, DefaultReserveBytes
+	l, _, _ := open(t, opts)
+	defer closeLog(t, l)
+	for i, want := range []int64{firstSegmentBytes, growSegments * firstSegmentBytes, DefaultSegmentBytes} {
+		for {
+			l.mu.Lock()
+			plan, wanted := l.plan, l.want()
+			l.mu.Unlock()
+			if plan != nil && plan.size >= want {
+				if plan.size != want {
+					t.Fatalf("segment %d has %d bytes, want %d", i, plan.size, want)
+				}
+				if next := min(growSegments*want, DefaultSegmentBytes); wanted != 0 && wanted != next {
+					t.Fatalf("after %d bytes a segment of %d is made, want %d", want, wanted, next)
+				}
+				break
+			}
+			if err := appendWait(l, record(uint64(i), 1<<20), 0, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.Trim()
+	syncLog(t, l)
+}
+
 func TestAppendMany(t *testing.T) {
 	opts := testOptions(t, disk.NewMem())
 	l, _, _ := open(t, opts)

@@ -138,6 +138,13 @@ func (l *Log) recycle(b *batch) {
 	}
 }
 
+// Trim gives the buffers back that are kept for re-use. It may be called at any time.
+func (l *Log) Trim() {
+	l.mu.Lock()
+	l.free = nil
+	l.mu.Unlock()
+}
+
 // wake sends to a channel of capacity one that the allocator reads.
 func wake(c chan struct{}) {
 	select {

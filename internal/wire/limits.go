@@ -45,7 +45,7 @@ const (
 
 	// maxInterned bounds each table of strings a connection remembers. A table
 	// that is full forgets one entry for every new one.
-	maxInterned = 8 << 10
+	maxInterned = 4 << 10
 
 	// MaxErrorLen bounds the text of an error on the wire.
 	MaxErrorLen = 4 << 10
