@@ -70,15 +70,30 @@ func bubbleClock() Clock {
 	return func() quorum.Instant { return quorum.Instant(time.Since(start)) }
 }
 
-// counted is a Log that counts what is proposed through it.
+// counted is a Log that counts what is proposed through it, and holds it back while a
+// gate is there.
 type counted struct {
 	Log
 	entries, commands atomic.Int64
+	gate              atomic.Pointer[chan struct{}]
+}
+
+// hold keeps entries back until the function it returns is called.
+func (c *counted) hold() (open func()) {
+	gate := make(chan struct{})
+	c.gate.Store(&gate)
+	return func() {
+		c.gate.Store(nil)
+		close(gate)
+	}
 }
 
 func (c *counted) ProposeAs(ctx context.Context, term uint64, commands ...[]byte) ([][]byte, error) {
 	c.entries.Add(1)
 	c.commands.Add(int64(len(commands)))
+	if gate := c.gate.Load(); gate != nil {
+		<-*gate
+	}
 	return c.Log.ProposeAs(ctx, term, commands...)
 }
 
