@@ -89,9 +89,15 @@ func newHTTP(o *Options) *http.Client {
 }
 
 // Stat tells about the facet; facet.ErrNotFound when it does not exist. It never
-// creates one.
+// creates one. Its size, and whether it is open, only the owner knows: Stat asks it
+// when another node has answered, and does without where it cannot be reached.
 func (f *Facet) Stat(ctx context.Context) (Info, error) {
 	i, err := f.client.info(ctx, http.MethodGet, f.path(""), nil)
+	if err == nil && i.SizeBytes < 0 && i.OwnerURL != "" {
+		if at, err := f.client.infoAt(ctx, i.OwnerURL+f.path("")); err == nil {
+			i = at
+		}
+	}
 	return i, f.wrap("stat", err)
 }
 
@@ -204,6 +210,25 @@ func (c *Client) info(ctx context.Context, method, path string, body io.Reader) 
 	if err != nil {
 		return Info{}, err
 	}
+	return readInfo(resp)
+}
+
+// infoAt asks one node once, for no longer than a dial may take.
+func (c *Client) infoAt(ctx context.Context, target string) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opt.DialTimeout)
+	defer cancel()
+	resp, err := c.request(ctx, http.MethodGet, target, &once{})
+	if err != nil {
+		return Info{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return Info{}, refusal(resp)
+	}
+	return readInfo(resp)
+}
+
+func readInfo(resp *http.Response) (Info, error) {
 	defer resp.Body.Close()
 	var j infoJSON
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxInfoBody)).Decode(&j); err != nil {

@@ -50,7 +50,11 @@ func (s svc) Stat(ctx context.Context, name facet.Name) (service.Info, error) {
 	if !ok || gone(f) {
 		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist; write to it, or PUT /v1/facets/%s, to create it", name, name)
 	}
-	return s.info(f), nil
+	info := s.info(f)
+	if f.Owner.Node != "" && f.Owner.Node != s.n.dir.Node {
+		info.SizeBytes = -1 // the copy here may be far behind
+	}
+	return info, nil
 }
 
 func (s svc) info(f placement.Facet) service.Info {

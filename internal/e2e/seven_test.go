@@ -68,6 +68,24 @@ func TestSevenNodes(t *testing.T) {
 		t.Errorf("%d of %d facets changed their owner; new nodes own four sevenths, %d", moved, n, n*4/7)
 	}
 
+	// Whichever node is asked, the owner's word counts.
+	for _, m := range c.alive() {
+		cl, err := client.Open(t.Context(), []string{"http://" + m.api()}, client.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := cl.Facet("acme/notes-0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := f.Stat(t.Context()); err != nil || !info.Active || info.SizeBytes < 2*4096 {
+			t.Errorf("%s tells of a facet in use: %+v, %v", m.name, info, err)
+		}
+		if err := cl.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+
 	// One of them goes, and nothing is lost.
 	c.members[6].kill()
 	p.goesOn()
