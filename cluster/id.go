@@ -3,8 +3,13 @@ package cluster
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
+
+// ErrNoClusterYet says that of two nodes one has not found its cluster yet: what is
+// refused for that works a moment later, and is nothing to warn of.
+var ErrNoClusterYet = errors.New("it has not found its cluster yet")
 
 // NodeID names one facetd process across restarts. The operator chooses it; its
 // form is [a-z0-9][a-z0-9-]{0,62}.

@@ -2,11 +2,14 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log"
 	"log/slog"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/facetd/facetd/cluster"
 )
 
 // raftLogger hands what Raft says to slog, one level lower: an election is news
@@ -42,11 +45,22 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	}
 }
 
-func (l *raftLogger) Trace(string, ...any)          {}
-func (l *raftLogger) Debug(string, ...any)          {}
-func (l *raftLogger) Info(msg string, args ...any)  { l.say(slog.LevelDebug, msg, args) }
-func (l *raftLogger) Warn(msg string, args ...any)  { l.say(slog.LevelInfo, msg, args) }
-func (l *raftLogger) Error(msg string, args ...any) { l.say(slog.LevelWarn, msg, args) }
+func (l *raftLogger) Trace(string, ...any)         {}
+func (l *raftLogger) Debug(string, ...any)         {}
+func (l *raftLogger) Info(msg string, args ...any) { l.say(slog.LevelDebug, msg, args) }
+func (l *raftLogger) Warn(msg string, args ...any) { l.say(slog.LevelInfo, msg, args) }
+
+// Error is a warning for us, or less: while a cluster begins, its founder asks nodes
+// for their votes that are still about to hear of it.
+func (l *raftLogger) Error(msg string, args ...any) {
+	level := slog.LevelWarn
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, cluster.ErrNoClusterYet) {
+			level = slog.LevelDebug
+		}
+	}
+	l.say(level, msg, args)
+}
 
 func (l *raftLogger) IsTrace() bool { return false }
 func (l *raftLogger) IsDebug() bool { return false }

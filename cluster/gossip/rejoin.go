@@ -59,7 +59,7 @@ func (g *Gossip) maintain() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	lonely := false
-	known, settling := false, 0
+	known, settling, rounds := false, 0, 0
 	for {
 		select {
 		case <-g.ctx.Done():
@@ -93,7 +93,10 @@ func (g *Gossip) maintain() {
 			settling = settleRounds
 		}
 		known = !alone
-		if was := lonely; was != (alone && missing > 0) {
+		// Seeds that start together do not hear each other in the first round.
+		first := rounds == 0
+		rounds++
+		if was := lonely; was != (alone && missing > 0) && !first {
 			if lonely = !was; lonely {
 				g.report.line(levelWarn, "no other member in sight, trying seeds", "seeds", len(g.set.seeds))
 			}

@@ -3,9 +3,12 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/facetd/facetd/cluster"
 )
 
 // accept takes connections until the transport is closed.
@@ -44,8 +47,13 @@ func (t *Transport) accept() {
 	}
 }
 
-// refusal logs that a connection was refused, now and then.
+// refusal logs that a connection was refused, now and then. While a cluster begins
+// its nodes learn of it one after the other, and try again.
 func (t *Transport) refusal(nc net.Conn, why any) {
+	if err, ok := why.(error); ok && errors.Is(err, cluster.ErrNoClusterYet) {
+		t.log.Debug("connection to the peer port refused", "remote", nc.RemoteAddr().String(), "reason", err)
+		return
+	}
 	now, last := time.Now().UnixNano(), t.refused.Load()
 	if now-last >= int64(refusalLog) && t.refused.CompareAndSwap(last, now) {
 		t.log.Warn("connection to the peer port refused", "remote", nc.RemoteAddr().String(), "reason", why)
@@ -169,7 +177,9 @@ func (t *Transport) judge(g *greeting, state *tls.ConnectionState) (verdict, err
 	case agree(g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax) == 0:
 		return badVersion, fmt.Errorf("%w: it speaks %d to %d, this node %d to %d",
 			ErrVersion, g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax)
-	case mine.IsZero() || g.cluster != mine:
+	case mine.IsZero() || g.cluster.IsZero():
+		return wrongCluster, fmt.Errorf("%w: %v, this node to %v: %w", ErrWrongCluster, g.cluster, mine, cluster.ErrNoClusterYet)
+	case g.cluster != mine:
 		return wrongCluster, fmt.Errorf("%w: %v, this node to %v", ErrWrongCluster, g.cluster, mine)
 	case !g.wanted.IsZero() && g.wanted != t.cfg.Node:
 		return wrongNode, fmt.Errorf("%w: it looks for %v", ErrWrongNode, g.wanted)

@@ -95,7 +95,11 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 		return refused(ErrNoAnswer, "%v says %q", g.node, extra)
 	}
 	if g.verdict != welcome {
-		return refused(g.verdict.err(), "%v of cluster %v with versions %d to %d answers; this is %v of cluster %v with versions %d to %d",
+		reason := g.verdict.err()
+		if g.verdict == wrongCluster && (g.cluster.IsZero() || mine.cluster.IsZero()) {
+			reason = fmt.Errorf("%w: %w", reason, cluster.ErrNoClusterYet)
+		}
+		return refused(reason, "%v of cluster %v with versions %d to %d answers; this is %v of cluster %v with versions %d to %d",
 			g.node, g.cluster, g.versionMin, g.versionMax, mine.node, mine.cluster, mine.versionMin, mine.versionMax)
 	}
 	// What the other end accepts must be right from here, too.
