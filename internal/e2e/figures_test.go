@@ -30,7 +30,7 @@ func TestFigures(t *testing.T) {
 	const facets = 1000
 	c := newCluster(t, 3, false, "--idle-after", "10m")
 	w := newWriters(c, facets)
-	first := c.members[0]
+	first := c.leader(w.cl[0]) // the worst one to lose
 	w.gather(first)
 	w.drain(first)
 	w.gather(first)
@@ -173,11 +173,12 @@ func (w *writers) kill(m *member) {
 		})
 	}
 	warm.Wait()
+	led := w.c.leader(w.cl[0]) == m
 	m.kill()
 	at = time.Now()
 	close(killed)
 	wg.Wait()
-	w.c.t.Logf("owner of %d active facets killed, time to the next acknowledged write of each: %s", w.facets, quantiles(took))
+	w.c.t.Logf("owner of %d active facets killed (it led placement: %v), time to the next acknowledged write of each: %s", w.facets, led, quantiles(took))
 }
 
 // move moves one facet from node to node while it is written to, and measures the
