@@ -237,7 +237,8 @@ func smallDisk(t *testing.T, size string) string {
 		t.Skipf("cannot mount a small disk (needs root): %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+		// Lazily: the kernel may let go of a closed or mapped file a moment later.
+		if out, err := exec.Command("umount", "--lazy", dir).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
