@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/facetd/facetd/internal/disk/disktest"
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
 )
@@ -229,38 +229,6 @@ func TestFullDiskOfOne(t *testing.T) {
 	})
 }
 
-// smallDisk mounts a file system of the given size, or skips the test where that is
-// not allowed.
-func smallDisk(t *testing.T, size string) string {
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount a small disk (needs root): %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		// Lazily: the kernel may let go of a closed or mapped file a moment later.
-		if out, err := exec.Command("umount", "--lazy", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return dir
-}
-
-// fill writes a file until there is not a byte left.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1<<20)
-	for n := len(b); n > 0; {
-		if _, err := f.Write(b[:n]); err != nil {
-			n /= 2
-		}
-	}
-}
-
 // counter is a state machine that stays small however long its log is.
 type counter struct {
 	index atomic.Uint64
@@ -299,7 +267,7 @@ func (c *counter) Restore(r io.Reader) error {
 // TestFullDiskForLong: on a disk without a byte left a node goes on deciding for as
 // long as it likes, many times what was set aside: snapshots cut its log.
 func TestFullDiskForLong(t *testing.T) {
-	disk := smallDisk(t, "64m")
+	disk := disktest.Small(t, "64m")
 	dir, sm := filepath.Join(disk, "raft"), &counter{}
 	cfg := Config{Dir: dir, StateMachine: sm, Bootstrap: true, Trailing: 16, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	n := open(t, cfg)
@@ -312,7 +280,7 @@ func TestFullDiskForLong(t *testing.T) {
 		}
 	}
 	filler := filepath.Join(disk, "filler")
-	fill(t, filler)
+	disktest.Fill(t, filler)
 	big, want := string(make([]byte, MaxCommandLen)), int64(1)
 	for i := range 800 { // 50 MiB
 		if _, err := n.Propose(t.Context(), []byte(big)); err != nil {
@@ -320,7 +288,7 @@ func TestFullDiskForLong(t *testing.T) {
 		}
 		want++
 		if i%200 == 0 {
-			fill(t, filler) // what was given up meanwhile is somebody else's
+			disktest.Fill(t, filler) // what was given up meanwhile is somebody else's
 		}
 	}
 	if s := n.Stats().Snapshots; s < 5 {
@@ -343,17 +311,17 @@ func TestFullDiskForLong(t *testing.T) {
 // refused by name before the log's file is full to the end, the node elects itself
 // over and over meanwhile, also after a restart, and it goes on when there is room.
 func TestFullDiskWithoutEnd(t *testing.T) {
-	disk := smallDisk(t, "64m")
+	disk := disktest.Small(t, "64m")
 	dir, l := filepath.Join(disk, "raft"), &ledger{}
 	cfg := Config{Dir: dir, StateMachine: l, Bootstrap: true, Heartbeat: minHeartbeat, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	n := open(t, cfg)
 	lead(t, n)
 	filler := filepath.Join(disk, "filler")
-	fill(t, filler)
+	disktest.Fill(t, filler)
 	// The ledger's snapshots are as large as its log, so none finds room.
 	acked, refusals, term := 0, 0, uint64(0)
 	for deadline := time.Now().Add(2 * time.Minute); ; {
-		fill(t, filler)
+		disktest.Fill(t, filler)
 		size := MaxCommandLen
 		if refusals > 0 {
 			size = 100 // until there is no room for the entry of a new term

@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,29 +10,14 @@ import (
 
 	"github.com/facetd/facetd/client"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk/disktest"
 )
-
-// smallDisk mounts a file system of the given size, or skips the test where that
-// is not allowed.
-func smallDisk(t *testing.T, size string) string {
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount a small disk (needs root): %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		// Lazily: the kernel may let go of a closed or mapped file a moment later.
-		if out, err := exec.Command("umount", "--lazy", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
-	return dir
-}
 
 // TestFullDisk fills the disk under a running node: writes are refused with an
 // error that says so, nothing acknowledged is lost, reads go on, a kill -9 on the
 // full disk is survived, and writes resume by themselves when there is room.
 func TestFullDisk(t *testing.T) {
-	disk := smallDisk(t, "700m")
+	disk := disktest.Small(t, "700m")
 	data, addr := filepath.Join(disk, "data"), freeAddr(t)
 	p := start(t, data, addr)
 	f, err := dial(t, addr, client.Options{RetryFor: -1}).Facet("acme/notes")
@@ -63,7 +47,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(disk, "filler")
-	fill(t, filler)
+	disktest.Fill(t, filler)
 	for range 2000 {
 		if err = insert(); err != nil {
 			break
@@ -91,7 +75,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	// Once more, without a kill: writes come back by themselves.
-	fill(t, filler)
+	disktest.Fill(t, filler)
 	for err = nil; err == nil; {
 		err = insert()
 	}
@@ -110,23 +94,5 @@ func TestFullDisk(t *testing.T) {
 	}
 	if n := count(f); n != acked {
 		t.Fatalf("%d rows in the end, %d acknowledged", n, acked)
-	}
-}
-
-// fill writes to path until the disk has no room left.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	w, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 1<<20)
-	for size := len(buf); size > 0; {
-		if _, err := w.Write(buf[:size]); err != nil {
-			size /= 2
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Log("close filler:", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/facetd/facetd/client"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk/disktest"
 )
 
 // TestChaosFullDisk fills the disk of one node of three under load, to the last byte.
@@ -20,7 +21,7 @@ import (
 // nothing that was acknowledged is lost. When there is room again every facet takes writes by
 // itself.
 func TestChaosFullDisk(t *testing.T) {
-	disk := smallDisk(t, "700m")
+	disk := disktest.Small(t, "700m")
 	sd := seed(t)
 	c := newCluster(t, 3, false)
 	m := c.members[2]
@@ -34,7 +35,7 @@ func TestChaosFullDisk(t *testing.T) {
 
 	filler := filepath.Join(disk, "filler")
 	l.full.Store(true)
-	fill(t, filler)
+	disktest.Fill(t, filler)
 	// The segment of the log that is begun still has room: it is used up.
 	for _, f := range l.facets {
 		if c.owner(l.probe, f.name) != m {
