@@ -59,7 +59,8 @@ func (g *Gossip) maintain() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	lonely := false
-	known, settling, rounds := false, 0, 0
+	first := true // round
+	known, settling := false, 0
 	for {
 		select {
 		case <-g.ctx.Done():
@@ -94,13 +95,12 @@ func (g *Gossip) maintain() {
 		}
 		known = !alone
 		// Seeds that start together do not hear each other in the first round.
-		first := rounds == 0
-		rounds++
 		if was := lonely; was != (alone && missing > 0) && !first {
 			if lonely = !was; lonely {
 				g.report.line(levelWarn, "no other member in sight, trying seeds", "seeds", len(g.set.seeds))
 			}
 		}
+		first = false
 		d := p.next(alone, missing, contacted)
 		if contested {
 			d = min(d, t.RejoinMin)

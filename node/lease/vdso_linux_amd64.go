@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +17,14 @@ import (
 // that answers without one into every process, the vDSO (vdso(7)); Go's runtime
 // uses it for its own clocks, which are not the one of leases.
 
-// vdsoGettime is the address of that code, 0 where there is none.
-var vdsoGettime = findVDSO("__vdso_clock_gettime")
+// vdsoGettime is the address of that code, 0 where there is none. It is looked up when
+// a clock is read first: most commands of the binary never do.
+var vdsoGettime = sync.OnceValue(func() uintptr { return findVDSO("__vdso_clock_gettime") })
 
 // fastGettime reads the clock without entering the kernel, unless it reports false.
 func fastGettime(clock int32, ts *unix.Timespec) bool {
-	return vdsoGettime != 0 && callVDSO(vdsoGettime, clock, ts) == 0
+	at := vdsoGettime()
+	return at != 0 && callVDSO(at, clock, ts) == 0
 }
 
 // callVDSO calls clock_gettime at fn. It runs on the goroutine's stack, grown to

@@ -87,8 +87,13 @@ func (m *Manager) next(row *Row) (t Transfer) {
 
 // lacks reports whether this node is a member that never got a copy.
 func (m *Manager) lacks(row *Row) bool {
-	return !row.New && !m.opts.Store.Has(row.Incarnation) &&
-		slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == m.opts.Self.Store })
+	return m.counts(row) && !m.opts.Store.Has(row.Incarnation)
+}
+
+// counts reports whether this node is a member whose copy may hold what was
+// acknowledged: one that is not there was lost, or never came.
+func (m *Manager) counts(row *Row) bool {
+	return !row.New && slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == m.opts.Self.Store })
 }
 
 // notActivated says what an activation that failed means for those who wait. A
@@ -157,8 +162,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 	st := d.m.opts.Store
 	r, err := st.Replica(row.Incarnation)
-	counts := !row.New && slices.ContainsFunc(row.ActiveSet, func(x Member) bool { return x.Store == d.m.opts.Self.Store })
-	if err == nil || counts || !errors.Is(err, replica.ErrUnknown) {
+	if err == nil || d.m.counts(row) || !errors.Is(err, replica.ErrUnknown) {
 		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
 	}
