@@ -70,6 +70,7 @@ var mayImport = []struct {
 	{"facet/engine", []string{"facet", "facet/pages", "internal/sqlite"}, "the engine needs no log"},
 	{"internal/sqlite", nil, "a binding knows no facets"},
 	{"internal/disk", nil, "a file system knows no facets"},
+	{"internal/disk/disktest", nil, "a file system for tests"},
 	{"internal/lint", nil, "tests only"},
 	{"internal/e2e", nil, "tests only"},
 	{"internal/sim", nil, "tests only; nobody imports it"},
