@@ -338,6 +338,9 @@ func TestRaftRuns(t *testing.T) {
 			cfg.Placement = &funcs{proposeFn: func(from *Caller, cmds [][]byte, reply func(int, []byte, error)) {
 				go func() { // ends with the node, which is closed before the test ends
 					out, err := nodes[i].Accept(t.Context(), from.Remote().Node, cmds)
+					if errors.Is(err, consensus.ErrNotLeader) {
+						err = &NotLeaderError{}
+					}
 					for j := range cmds {
 						if err == nil {
 							reply(j, out[j], nil)
@@ -362,12 +365,15 @@ func TestRaftRuns(t *testing.T) {
 			},
 			Forward: func(ctx context.Context, leader cluster.NodeID, _ string, cmds [][]byte) ([][]byte, error) {
 				res, err := tr.Peer(leader).Propose(ctx, cmds)
-				if errors.Is(err, ErrDown) || errors.Is(err, ErrBusy) {
-					err = errors.Join(consensus.ErrNotSent, err)
-				}
 				out := make([][]byte, len(res))
 				for j := range res {
 					out[j], err = res[j].Result, errors.Join(err, res[j].Err)
+				}
+				switch {
+				case errors.Is(err, ErrDown), errors.Is(err, ErrBusy):
+					err = errors.Join(consensus.ErrNotSent, err)
+				case errors.Is(err, ErrNotLeader): // not yet told that it was elected, or deposed
+					err = errors.Join(consensus.ErrNotLeader, err)
 				}
 				return out, err
 			},
