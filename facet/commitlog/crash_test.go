@@ -339,7 +339,7 @@ func TestFatalOnce(t *testing.T) {
 	}
 }
 
-// blockingWaiter holds the notifier in its first call.
+// blockingWaiter holds the worker that tells in its first call.
 type blockingWaiter struct {
 	acks
 	entered, release chan struct{}

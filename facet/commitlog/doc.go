@@ -14,8 +14,9 @@
 // Concurrency: every method of Log may be called from many goroutines. Append
 // takes one short lock and no I/O, so it may be called under the caller's own
 // lock of a facet, and the order in which Append calls return is the order of
-// the log (rule R5). Three goroutines belong to a Log: the writer, the notifier
-// that calls Waiters, and the allocator that keeps zeroed segments ready.
+// the log (rule R5). Three goroutines belong to a Log: two workers, of
+// which one writes while the other calls Waiters, and the allocator that keeps
+// zeroed segments ready.
 //
 // # Files
 //

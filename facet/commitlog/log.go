@@ -15,7 +15,7 @@ import (
 // Waiter is told when a record is durable.
 type Waiter interface {
 	// Durable is called once for each record appended with this Waiter, in the
-	// order of the log, from one goroutine, after the fsync of the record's
+	// order of the log, one call at a time, after the fsync of the record's
 	// batch and of all batches before it (rule R9). It must not block and must
 	// not call Close, Remove, Sync or Wait. It may call Append. After an error
 	// of the disk it is never called again.
@@ -87,8 +87,8 @@ func (o *Options) validate() error {
 // Log is an open commit log.
 //
 // A record's way: Append decides under mu in which batch it goes and where in
-// which segment that batch will lie, and copies it there. The writer takes the
-// oldest batch, seals it, writes and syncs it, and hands it to the notifier. So
+// which segment that batch will lie, and copies it there. A worker takes the
+// oldest batch, seals it, writes and syncs it, and tells its Waiters. So
 // place, order and space are settled before Append returns, and what it accepted
 // fails only with the disk.
 //
@@ -102,13 +102,15 @@ type Log struct {
 	files files
 	stats stats
 
-	mu       sync.Mutex
-	toWrite  sync.Cond // queue, closing, failed
-	toNotify sync.Cond // done, writerGone, failed
+	mu      sync.Mutex
+	toWrite sync.Cond // queue, writing, closing, failed: who may write next
 
-	queue []*batch // placed, not yet taken by the writer; the last one may be open
-	done  []*batch // durable, not yet reported
-	free  []*batch // for re-use
+	queue   []*batch // placed, not yet taken by a worker; the last one may be open
+	done    []*batch // durable, not yet reported
+	free    []*batch // for re-use
+	writing bool     // a worker writes
+	telling bool     // a worker tells, and will tell what comes to done
+	marked  bool     // the marker of an orderly end is written, or being written
 
 	plan     *segment   // where the next batch goes, nil before the first
 	unborn   []*segment // planned for, not yet begun by the writer
@@ -124,12 +126,11 @@ type Log struct {
 	full   *FullError // why the allocator has no spare to give, nil if it has or is at work
 	needed int64      // a refused record asks for a spare of this size
 
-	changed    chan struct{} // closed at the next change of what Wait and Sync look at; nil if nobody looks
-	closing    bool
-	writerGone bool
-	failed     error
+	changed chan struct{} // closed at the next change of what Wait and Sync look at; nil if nobody looks
+	closing bool
+	failed  error
 
-	// Of the writer alone, after Open.
+	// Of the worker that writes alone, after Open.
 	active *segment // nil before the first batch
 	cursor int64    // where the next batch must lie
 	prev   uint32   // CRC of the latest batch
@@ -405,7 +406,6 @@ func (l *Log) fail(err error) {
 		l.dead.Store(true)
 		l.broadcast()
 		l.toWrite.Broadcast()
-		l.toNotify.Broadcast()
 	}
 	l.mu.Unlock()
 	if first {

@@ -29,7 +29,7 @@ func Open(opts Options, replay func(rec Record, loc Loc) error) (*Log, Report, e
 	}
 	l := &Log{opts: opts, kick: make(chan struct{}, 1), freed: make(chan struct{}, 1), quit: make(chan struct{})}
 	l.files.fsys, l.files.dir = opts.FS, opts.Dir
-	l.toWrite.L, l.toNotify.L = &l.mu, &l.mu
+	l.toWrite.L = &l.mu
 	l.closeErr = sync.OnceValue(l.closeFiles)
 	l.stats.opened = time.Now()
 	report, err := l.recover(replay)
@@ -42,8 +42,8 @@ func Open(opts Options, replay func(rec Record, loc Loc) error) (*Log, Report, e
 		opts.Logger.Error("commit log is damaged", "dir", opts.Dir, "damage", d.String())
 	}
 	l.wg.Add(3)
-	go l.writer()
-	go l.notifier()
+	go l.work()
+	go l.work()
 	go l.allocator()
 	return l, report, nil
 }

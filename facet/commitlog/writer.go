@@ -7,49 +7,91 @@ import (
 	"time"
 )
 
-// writer writes and syncs one batch after the other. While it does, the next
-// one gathers.
-func (l *Log) writer() {
+// work is one of the log's two workers. Each writes and syncs a batch and then
+// tells its Waiters, while the other one writes the next: nobody has to be woken
+// for what is at hand, so a batch that nobody follows costs one wakeup, not two.
+//
+// Invariant (rule R9): one worker writes at a time and one tells at a time, each
+// in the order of the batches.
+func (l *Log) work() {
 	defer l.wg.Done()
-	var last *batch
 	for {
 		// Let everybody who is ready to run append first: on a busy machine that
 		// makes batches larger and fsyncs fewer, on an idle one nobody is ready and
 		// it costs nothing.
 		runtime.Gosched()
-		l.mu.Lock()
-		for len(l.queue) == 0 && !l.closing && l.failed == nil {
-			l.toWrite.Wait()
+		b := l.next()
+		if b == nil {
+			return
 		}
-		if l.failed != nil || len(l.queue) == 0 {
-			failed := l.failed != nil
-			l.mu.Unlock()
-			if !failed && last != nil {
-				l.writeMarker()
-			}
-			break
-		}
-		b := l.queue[0]
-		copy(l.queue, l.queue[1:])
-		l.queue[len(l.queue)-1] = nil
-		l.queue = l.queue[:len(l.queue)-1]
-		b.sealed = true
-		l.mu.Unlock()
-
 		if err := l.write(b); err != nil {
 			l.fail(err)
-			break
+			return
 		}
-		last = b
-		l.mu.Lock()
-		l.done = append(l.done, b)
-		l.toNotify.Signal()
-		l.mu.Unlock()
+		l.written(b)
 	}
+}
+
+// next waits for a batch and takes the turn to write. It is nil when there will
+// be no more.
+func (l *Log) next() *batch {
 	l.mu.Lock()
-	l.writerGone = true
-	l.toNotify.Signal()
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	for l.failed == nil && (l.writing || len(l.queue) == 0 && !l.closing) {
+		l.toWrite.Wait()
+	}
+	if l.failed != nil {
+		return nil
+	}
+	if len(l.queue) == 0 {
+		if !l.marked && l.active != nil {
+			l.marked = true
+			l.mu.Unlock()
+			l.writeMarker()
+			l.mu.Lock()
+		}
+		return nil
+	}
+	l.writing = true
+	b := l.queue[0]
+	copy(l.queue, l.queue[1:])
+	l.queue[len(l.queue)-1] = nil
+	l.queue = l.queue[:len(l.queue)-1]
+	b.sealed = true
+	return b
+}
+
+// written gives the turn to write back and tells the Waiters of b, unless the
+// other worker tells, who then tells these too.
+func (l *Log) written(b *batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writing = false
+	l.done = append(l.done, b)
+	if len(l.queue) > 0 || l.closing {
+		l.toWrite.Signal()
+	}
+	if l.telling {
+		return
+	}
+	l.telling = true
+	for len(l.done) > 0 && l.failed == nil {
+		b := l.done[0]
+		copy(l.done, l.done[1:])
+		l.done[len(l.done)-1] = nil
+		l.done = l.done[:len(l.done)-1]
+		l.mu.Unlock()
+
+		l.tell(b)
+
+		l.mu.Lock()
+		l.pendingBytes -= int64(b.stream)
+		l.pendingRecords -= int64(len(b.entries))
+		l.notified += uint64(len(b.entries))
+		l.recycle(b)
+		l.broadcast()
+	}
+	l.telling = false
 }
 
 // write makes one batch durable: one write, one fdatasync.
@@ -114,36 +156,6 @@ func (l *Log) writeMarker() {
 	b := &batch{no: l.known + 1, seg: l.active, off: l.cursor, buf: make([]byte, batchHeaderLen, blockSize)}
 	if err := l.write(b); err != nil {
 		l.fail(err)
-	}
-}
-
-// notifier tells the Waiters, while the writer is at the next batch.
-func (l *Log) notifier() {
-	defer l.wg.Done()
-	for {
-		l.mu.Lock()
-		for len(l.done) == 0 && !l.writerGone && l.failed == nil {
-			l.toNotify.Wait()
-		}
-		if l.failed != nil || len(l.done) == 0 {
-			l.mu.Unlock()
-			return
-		}
-		b := l.done[0]
-		copy(l.done, l.done[1:])
-		l.done[len(l.done)-1] = nil
-		l.done = l.done[:len(l.done)-1]
-		l.mu.Unlock()
-
-		l.tell(b)
-
-		l.mu.Lock()
-		l.pendingBytes -= int64(b.stream)
-		l.pendingRecords -= int64(len(b.entries))
-		l.notified += uint64(len(b.entries))
-		l.recycle(b)
-		l.broadcast()
-		l.mu.Unlock()
 	}
 }
 

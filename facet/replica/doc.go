@@ -14,7 +14,7 @@
 // goroutines. A facet's state is guarded by its own mutex, under which nothing
 // but commitlog.Append is called: that makes "compare with the promise, choose the
 // place in the log" one critical section (rule R5). Acknowledgements come from
-// the notifier goroutine of the commit log, without any lock. A pages.Store got
+// a worker of the commit log, without any lock. A pages.Store got
 // from Replica.Open belongs to its caller until Replica.Close.
 //
 // Lock order: Store.mu, state.mu, locks of package commitlog.

@@ -61,7 +61,7 @@ type run struct {
 // Acker is told that this store durably holds an owner's log up to seq (rule R9).
 type Acker interface {
 	// Acked is called once for each accepted Append, in the order of the log for
-	// each facet, mostly from the commit log's notifier. It must not block and
+	// each facet, mostly from the commit log's workers. It must not block and
 	// must not call Close. It is not called when a higher epoch has cut the entry
 	// off meanwhile, or when the disk has failed.
 	Acked(id facet.Incarnation, epoch facet.Epoch, seq facet.Seq)
@@ -213,7 +213,7 @@ func (l *live) place(rec commitlog.Record, p pending) error {
 	return nil
 }
 
-// when calls fn, from the notifier, once everything placed so far is durable. It
+// when calls fn, from the commit log, once everything placed so far is durable. It
 // returns false, and does not call fn, if that is so already.
 func (l *live) when(fn func()) bool {
 	if l.told == l.placed {

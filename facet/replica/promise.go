@@ -97,7 +97,7 @@ func (s *Store) Prepare(ctx context.Context, id facet.Incarnation, epoch facet.E
 }
 
 // PrepareFunc is Prepare for many facets at once: it returns when the promise has
-// its place in the log, and done is called once it is durable, from the notifier
+// its place in the log, and done is called once it is durable, from the log
 // of the log or from here. Done must not block. On an error it is not called.
 func (s *Store) PrepareFunc(id facet.Incarnation, epoch facet.Epoch, boot Boot, done func(Promise)) error {
 	st := s.lookup(id, false)
