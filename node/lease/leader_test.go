@@ -111,6 +111,28 @@ func (f *fleet) renew(ctx context.Context, v *voter, r peer.RenewRequest) (peer.
 	return renewAt(ctx, to.grants, v.n, r)
 }
 
+// cut cuts a voter off from the others.
+func (f *fleet) cut(v *voter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away[v.id] = true
+	var rest []string
+	for other := range f.of {
+		if other != v.id {
+			rest = append(rest, string(other))
+		}
+	}
+	f.net.Partition([]string{string(v.id)}, rest)
+}
+
+// heal joins all voters again.
+func (f *fleet) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.away)
+	f.net.HealAll()
+}
+
 func (f *fleet) close() {
 	for _, v := range f.of {
 		check(f.t, v.holder.Close())
@@ -166,16 +188,7 @@ func TestLeaderChange(t *testing.T) {
 		check(t, err)
 		time.Sleep(time.Second)
 
-		f.mu.Lock()
-		f.away[old.id] = true
-		f.mu.Unlock()
-		var rest []string
-		for other := range f.of {
-			if other != old.id {
-				rest = append(rest, string(other))
-			}
-		}
-		f.net.Partition([]string{string(old.id)}, rest)
+		f.cut(old)
 		cut := time.Now()
 		next := f.leader()
 		if next == old {
@@ -212,10 +225,7 @@ func TestLeaderChange(t *testing.T) {
 			t.Error("a leader that was deposed grants a lease")
 		}
 
-		f.mu.Lock()
-		clear(f.away)
-		f.mu.Unlock()
-		f.net.HealAll()
+		f.heal()
 		time.Sleep(5 * time.Second)
 		leader := f.leader()
 		for _, v := range f.of {

@@ -18,8 +18,10 @@ type registry struct {
 	again   bool             // something changed: look at all
 	due     quorum.Instant   // when the next lease is over
 	won     time.Time        // when the term began
+	asked   time.Time        // when it was asked last who answers
 	dead    []cluster.NodeID // sorted
-	changed chan struct{}    // closed when dead changes
+	gone    []cluster.NodeID // the dead and the silent, sorted
+	changed chan struct{}    // closed when one of the two changes
 }
 
 // registered is a node in the process life that is registered for it.
@@ -28,6 +30,8 @@ type registered struct {
 	since   quorum.Instant // when this leader learnt of it
 	granted quorum.Instant // its last grant by this leader, 0 for none
 	new     bool           // registered in this term
+	heard   bool           // answered this leader
+	silent  int            // times in a row that it was found not to have answered
 }
 
 func (r *registry) init() {
@@ -42,22 +46,22 @@ func (r *registry) begin(now quorum.Instant, nodes []placement.Node) {
 	for _, n := range nodes {
 		r.of[n.ID] = &registered{node: n, since: now}
 	}
-	r.again = true
-	r.set(nil)
+	r.again, r.asked = true, time.Now()
+	r.set(nil, nil)
 }
 
 // end forgets everything: another node leads.
 func (r *registry) end() {
 	clear(r.of)
 	r.past = nil
-	r.set(nil)
+	r.set(nil, nil)
 }
 
-func (r *registry) set(dead []cluster.NodeID) {
-	if slices.Equal(r.dead, dead) {
+func (r *registry) set(dead, gone []cluster.NodeID) {
+	if slices.Equal(r.dead, dead) && slices.Equal(r.gone, gone) {
 		return
 	}
-	r.dead = dead
+	r.dead, r.gone = dead, gone
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -108,27 +112,66 @@ func (r *registry) granted(boot cluster.BootID, now quorum.Instant) {
 	}
 }
 
-// look finds out who is dead, if that may have changed, and tells when it may
-// again. Mu is held.
+// look finds out who is dead and who is gone, if that may have changed, and tells
+// when it may again. Mu is held.
 func (r *registry) look(g *Grants) quorum.Instant {
 	now := g.opts.Clock()
+	r.listen(g)
 	if !r.again && now < r.due {
 		return r.due
 	}
 	r.again, r.due = false, quorum.Never
-	var dead []cluster.NodeID
+	var dead, gone []cluster.NodeID
 	for id, n := range r.of {
 		at := r.overAt(g, n)
-		switch {
-		case now >= at:
+		over := now >= at
+		if over {
 			dead = append(dead, id)
-		default:
+		} else {
 			r.due = min(r.due, at)
+		}
+		if over || n.isSilent() {
+			gone = append(gone, id)
+		}
+		if id != g.opts.Node {
+			r.due = min(r.due, now.Add(listenEvery-time.Since(r.asked)))
 		}
 	}
 	slices.Sort(dead)
-	r.set(dead)
+	slices.Sort(gone)
+	r.set(dead, gone)
 	return r.due
+}
+
+// listen finds out who has answered since it was called last. It counts how often a
+// node was found silent rather than for how long: when this process stands still it
+// hears nobody, and is not to take that for theirs.
+func (r *registry) listen(g *Grants) {
+	now := time.Now()
+	if now.Sub(r.asked) < listenEvery {
+		return
+	}
+	for id, n := range r.of {
+		switch was := n.isSilent(); {
+		case id == g.opts.Node || g.opts.Answered(id, r.asked):
+			n.heard, n.silent = true, 0
+			r.again = r.again || was
+		default:
+			n.silent++
+			r.again = r.again || n.isSilent() != was
+		}
+	}
+	r.asked = now
+}
+
+// isSilent reports whether a node has most likely gone: it answered none of the
+// heartbeats for a while. Who has never answered a leader just elected may have gone
+// with the one before, and gets less time.
+func (n *registered) isSilent() bool {
+	if n.heard || n.new {
+		return n.silent >= silentTimes
+	}
+	return n.silent >= silentAtFirst
 }
 
 // overAt is when a node is dead unless it renews. This node is not: it leads. One
@@ -154,8 +197,9 @@ func (r *registry) overAt(g *Grants, n *registered) quorum.Instant {
 }
 
 // Dead lists the registered nodes whose leases are over as far as this leader can
-// know, sorted, and gives a channel that is closed when the list changes. On a node
-// that does not lead the list is empty. The slice must not be changed.
+// know, sorted, and gives a channel that is closed when this list or that of Gone
+// changes. On a node that does not lead the list is empty. The slice must not be
+// changed.
 //
 // A node that is dead may come back to life: its renewal is granted again once it
 // was told of everything that was taken from it (R40).
@@ -163,6 +207,15 @@ func (g *Grants) Dead() (dead []cluster.NodeID, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.nodes.dead, g.nodes.changed
+}
+
+// Gone is like Dead and lists with them those that have stopped to answer, most
+// likely for good: their facets can be recovered elsewhere while their leases run
+// out. Nobody is active in their place before (R21, R40).
+func (g *Grants) Gone() (gone []cluster.NodeID, changed <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.nodes.gone, g.nodes.changed
 }
 
 // Alive is false when this node leads and knows that the node's lease is over, or

@@ -37,7 +37,7 @@ type Config struct {
 	// Replicas is the replication factor wanted: 1, 3 or 5; 3 when zero. Sets that
 	// are smaller grow to it once there are nodes, larger ones stay.
 	Replicas int
-	// RepairAfter is how long a member must have been dead, as far as this leader
+	// RepairAfter is how long a member must have been gone, as far as this leader
 	// knows, before its facets get another one by themselves. 10 min when zero: a
 	// reboot or an upgrade must not copy a node's data around. Negative: never.
 	RepairAfter time.Duration
@@ -59,12 +59,17 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Lives tells which nodes are dead, as this node knows while it leads.
+// Lives tells which nodes are dead or gone, as this node knows while it leads. Both
+// lists are in any order and only read; the channels are closed when one of the two
+// changes. It is cheap, and called under no lock.
 type Lives interface {
+	// Gone lists the registered nodes that most likely do not run any more: the dead
+	// ones, and others that stopped to answer. The facets of these are taken over; an
+	// owner's successor is not active before its lease is over (rules R21, R40), so a
+	// node that was only slow loses its facets and nothing else.
+	Gone() (gone []cluster.NodeID, changed <-chan struct{})
 	// Dead lists the registered nodes whose leases are over by this leader's own
-	// clock (rules R38 and R39), in any order, and gives a channel that is closed
-	// when the list changes. All others live, as far as anybody may say. The slice is
-	// only read. It is cheap, and called under no lock.
+	// clock (rules R38 and R39).
 	Dead() (dead []cluster.NodeID, changed <-chan struct{})
 }
 

@@ -108,6 +108,28 @@ func TestOwnersThatDieInTurn(t *testing.T) {
 	})
 }
 
+// TestSilentOwners: the facets of a node that fell silent are taken over while its
+// lease runs; it cannot be removed before it is dead.
+func TestSilentOwners(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start("", ids(1, 3)...)
+		w.create(0, 6, 3, "n1", "n2", "n3")
+		s := w.steward(nil)
+		s.Lead(1)
+		w.hush("n1", true)
+		w.eventually("n1 owns nothing", 100*time.Millisecond, func() bool { return w.owned()["n1"] == 0 })
+		if !w.Alive("n1") {
+			t.Error("it is dead")
+		}
+		taken := w.count().takes
+		w.hush("n1", false)
+		time.Sleep(time.Minute)
+		if n := w.count().takes; n != taken || w.owned()["n1"] != 0 {
+			t.Errorf("%d facets were taken over after it spoke again", n-taken)
+		}
+	})
+}
+
 // TestEntryOfTheDead: a row that comes to a node after it died is seen as well.
 func TestEntryOfTheDead(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

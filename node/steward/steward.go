@@ -37,7 +37,7 @@ type Steward struct {
 type Stats struct {
 	Leading bool
 	Term    uint64
-	Dead    int // registered nodes whose lease is over
+	Dead    int // registered nodes that are dead or gone
 	// Unavailable facets have lost a majority of their members, and their owner
 	// (rule R25).
 	Unavailable int
@@ -168,7 +168,7 @@ func (t *term) look() (*view, <-chan struct{}) {
 	if t.s.cfg.Hints != nil {
 		hints = t.s.cfg.Hints()
 	}
-	dead, changed := t.s.cfg.Lives.Dead()
+	gone, changed := t.s.cfg.Lives.Gone()
 	nodes := t.s.cfg.Table.Nodes()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,7 +176,7 @@ func (t *term) look() (*view, <-chan struct{}) {
 		return t.view.Load(), changed
 	}
 	t.turn = turn
-	v := t.seen.look(time.Now(), &t.s.cfg, nodes, dead, hints)
+	v := t.seen.look(time.Now(), &t.s.cfg, nodes, gone, hints)
 	t.view.Store(v)
 	return v, changed
 }

@@ -62,13 +62,13 @@ type slowLives struct {
 	between func()
 }
 
-func (l *slowLives) Dead() ([]cluster.NodeID, <-chan struct{}) {
-	dead, changed := l.Lives.Dead()
+func (l *slowLives) Gone() ([]cluster.NodeID, <-chan struct{}) {
+	gone, changed := l.Lives.Gone()
 	if f := l.between; f != nil {
 		l.between = nil
 		f()
 	}
-	return dead, changed
+	return gone, changed
 }
 
 // TestViewsInOrder: a view begun before another one does not take its place.
