@@ -16,12 +16,17 @@ import (
 	"github.com/facetd/facetd/placement"
 )
 
+// connected reports whether there is a connection to a node.
+func (n *Node) connected(id cluster.NodeID) bool {
+	return n.peers == nil || n.peers.Peer(id).Status().Connected
+}
+
 // openLeases starts this node's part in leases, and what it does when it leads
 // placement.
 func (n *Node) openLeases() (err error) {
 	raft := n.consensus()
 	if n.grants, err = lease.NewGrants(lease.GrantsOptions{
-		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Answered: raft.Answered, Clock: n.cfg.Platform.Clock, Logger: n.log,
+		Log: raft, Table: n.table, Node: n.dir.Node, Store: n.dir.store, Alone: n.onlyVoter, Answered: raft.Answered, Connected: n.connected, Clock: n.cfg.Platform.Clock, Logger: n.log,
 	}); err != nil {
 		return err
 	}

@@ -44,6 +44,11 @@ type GrantsOptions struct {
 	// block. Nil is always.
 	Answered func(node cluster.NodeID, since time.Time) bool
 
+	// Connected reports whether there is a connection to a node. A silent one is waited
+	// for half as long where there is none: a process that ended closed it. It must not
+	// block. Nil is always.
+	Connected func(node cluster.NodeID) bool
+
 	// TTL and Margin are those of quorum.Granter.
 	TTL, Margin time.Duration
 	Clock       Clock        // default BootTime
@@ -89,6 +94,9 @@ func NewGrants(opts GrantsOptions) (*Grants, error) {
 	}
 	if opts.Alone == nil {
 		opts.Alone = func() bool { return false }
+	}
+	if opts.Connected == nil {
+		opts.Connected = func(cluster.NodeID) bool { return true }
 	}
 	if opts.Answered == nil {
 		opts.Answered = func(cluster.NodeID, time.Time) bool { return true }

@@ -25,10 +25,11 @@ const (
 	// A leader looks every listenEvery who has answered a heartbeat since, and takes
 	// a node for gone that it found silent silentTimes in a row: half a lease, and ten
 	// heartbeats at the least. Its facets are recovered elsewhere while its lease runs
-	// out. silentAtFirst is for nodes that never answered this leader, as silentAfter.
+	// out. silentAtFirst is for nodes that never answered this leader. One without a
+	// connection counts twice.
 	listenEvery   = 100 * time.Millisecond
 	silentTimes   = 8
-	silentAtFirst = 4
+	silentAtFirst = 5
 
 	// maxAskers bounds the callers that wait for a judgement: the facets of a lost
 	// node, asked for more than once.

@@ -158,6 +158,9 @@ func (r *registry) listen(g *Grants) {
 			r.again = r.again || was
 		default:
 			n.silent++
+			if !g.opts.Connected(id) {
+				n.silent++ // nor is there a process that takes connections, as it seems
+			}
 			r.again = r.again || n.isSilent() != was
 		}
 	}

@@ -96,8 +96,8 @@ func (c *crew) hire() *worker {
 	} else {
 		w = &worker{crew: c, desk: make(chan *desk, 1)}
 		c.wg.Go(func() {
-			var deep [stackHeld]byte
-			w.run(&deep)
+			growStack(new(byte))
+			w.hold()
 		})
 	}
 	c.count(w)
@@ -196,8 +196,24 @@ func (w *worker) aside() {
 }
 
 // stackHeld keeps a waiting goroutine's stack in use, because the garbage
-// collector halves stacks that are used to less than a quarter.
-const stackHeld = 20 << 10
+// collector halves stacks that are used to less than a quarter. stackGrown has the
+// stack grow to what SQLite needs in one step, while there is nothing on it to copy.
+const (
+	stackHeld  = 20 << 10
+	stackGrown = 40 << 10
+)
+
+//go:noinline
+func growStack(b *byte) {
+	var deep [stackGrown]byte
+	*b = deep[int(*b)]
+}
+
+//go:noinline
+func (w *worker) hold() {
+	var deep [stackHeld]byte
+	w.run(&deep)
+}
 
 //go:noinline
 func (w *worker) run(deep *[stackHeld]byte) {

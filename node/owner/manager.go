@@ -74,6 +74,7 @@ type Manager struct {
 
 	hibernating chan struct{} // semaphore
 	snapshots   chan struct{} // semaphore
+	preparing   chan struct{} // semaphore
 	pressure    chan struct{} // wakes the sweeper when memory runs short
 	clock       atomic.Int64  // coarse time in Unix nanoseconds, set by the sweeper
 
@@ -109,6 +110,7 @@ func New(opts Options) (*Manager, error) {
 		opts: opts, log: opts.Logger, seed: maphash.MakeSeed(),
 		hibernating: make(chan struct{}, maxHibernating),
 		snapshots:   make(chan struct{}, maxSnapshots),
+		preparing:   make(chan struct{}, 1),
 		lease:       opts.Lease, began: time.Now(),
 		pressure: make(chan struct{}, 1),
 	}

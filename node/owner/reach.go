@@ -149,6 +149,7 @@ func (s *session) proposeActivate() {
 	}
 	s.activating = true
 	s.mu.Unlock()
+	s.wakeDesk()
 	s.d.m.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.d.m.ctx, openTimeout)
 		defer cancel()

@@ -44,16 +44,12 @@ func (d *desk) activate(row Row) error {
 		d.dead = row.Epoch // its barrier may be in a log: the next try takes a new epoch (R31)
 		return d.notActivated(s, err)
 	}
-	s.db, err = engine.Open(engine.Options{
-		ID: row.Incarnation, Epoch: row.Epoch, Store: s.store,
-		Commits: s.ship, Limits: d.m.opts.Limits, Now: d.m.opts.Now,
-	})
-	if err != nil {
+	if err := s.openEngine(); err != nil {
 		if !s.idle() {
 			d.dead = row.Epoch // there is a barrier that is not committed: Resume is not for it
 		}
 		s.close()
-		return fmt.Errorf("open %s: %w", d.name, err)
+		return err
 	}
 	d.session = s
 	d.engine.Store(s.db)
@@ -183,7 +179,7 @@ func (s *session) recover(ctx context.Context) error {
 	s.run()
 	for {
 		s.mu.Lock()
-		why, adopt, serving := s.core.Err(), s.adopt, s.serving
+		why, adopt, serving, activating := s.core.Err(), s.adopt, s.serving, s.activating
 		s.adopt = nil
 		s.mu.Unlock()
 		switch {
@@ -201,8 +197,22 @@ func (s *session) recover(ctx context.Context) error {
 			}
 			return s.load(ctx) // resumed
 		}
+		// Nothing runs before the session serves (R22), but while a lease runs out the
+		// engine can be opened: the pages are those of the adopted log. One facet at a
+		// time, so that the others' way here is not held up.
+		var prepare chan<- struct{}
+		if activating && s.store != nil && s.db == nil {
+			prepare = s.d.m.preparing
+		}
 		select {
 		case <-s.turn:
+		case prepare <- struct{}{}:
+			err := s.openEngine()
+			<-s.d.m.preparing
+			if err != nil {
+				s.die(err)
+				return err
+			}
 		case <-ctx.Done(): // R25
 			err := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name)
 			s.die(err)
@@ -252,6 +262,21 @@ func (s *session) build(ctx context.Context, adopt *quorum.Action) error {
 		return nil
 	}
 	s.run()
+	return nil
+}
+
+// openEngine opens the engine, once. The pages are there.
+func (s *session) openEngine() (err error) {
+	if s.db != nil {
+		return nil
+	}
+	s.db, err = engine.Open(engine.Options{
+		ID: s.row.Incarnation, Epoch: s.row.Epoch, Store: s.store,
+		Commits: s.ship, Limits: s.d.m.opts.Limits, Now: s.d.m.opts.Now,
+	})
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.d.name, err)
+	}
 	return nil
 }
 
