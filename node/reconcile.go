@@ -176,7 +176,22 @@ func (n *Node) collect() {
 	for _, id := range c.Pins[:min(len(c.Pins), pinnedBatch)] {
 		g.Go(func() error { n.checkpoint(id); return nil })
 	}
+	for _, id := range c.Long {
+		g.Go(func() error { n.shorten(id); return nil })
+	}
 	_ = g.Wait() // they return no errors
+}
+
+// shorten brings a member's copy to its file that is in use and long, so that its next
+// owner has little to read. An error is no matter: the next collection names it again.
+func (n *Node) shorten(id facet.Incarnation) {
+	r, err := n.replicas.Replica(id)
+	if err == nil {
+		err = r.CheckpointIdle(n.ctx)
+	}
+	if err != nil && n.ctx.Err() == nil {
+		n.log.Debug("checkpoint a long copy", "incarnation", id.String(), "error", err)
+	}
 }
 
 // checkpoint brings a facet's committed pages to its file: by its owner if it is

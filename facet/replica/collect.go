@@ -16,6 +16,10 @@ type Collection struct {
 	// Pins are facets whose entries keep the oldest segment, when the log is above
 	// its budget: checkpoint them, with CheckpointIdle if they are not open.
 	Pins []facet.Incarnation
+	// Long are facets that are not open and have many committed entries above their
+	// files, which the next owner would have to read one by one: CheckpointIdle them
+	// too. At most maxLong.
+	Long []facet.Incarnation
 }
 
 // Collect removes the segments at the head of the log that nobody needs (R12):
@@ -62,30 +66,35 @@ func (s *Store) collectSegments(ctx context.Context) (c Collection, err error) {
 		}
 		c.Removed = n
 	}
-	c.Size = s.log.Size()
+	c.Size, c.Long = s.log.Size(), pinned.long
 	if c.Size > s.opts.LogBudget && len(pinned.facets) > 0 {
 		c.Pins = pinned.facets
 	}
 	return c, nil
 }
 
-// pinned is the oldest segment that entries or images still need, and whose.
+// pinned is the oldest segment that entries or images still need, and whose; and
+// whose logs have become long.
 type pinned struct {
 	segment uint32
 	facets  []facet.Incarnation
+	long    []facet.Incarnation
 }
 
 func (s *Store) pins() pinned {
 	p := pinned{segment: math.MaxUint32}
 	s.each(func(st *state) bool {
 		st.mu.Lock()
-		seg := st.pin()
+		seg, tail := st.pin(), st.tail()
 		st.mu.Unlock()
+		if tail >= s.opts.TailEntries && len(p.long) < maxLong {
+			p.long = append(p.long, st.id)
+		}
 		switch {
 		case seg == 0 || seg > p.segment:
 			return true
 		case seg < p.segment:
-			p = pinned{segment: seg}
+			p.segment, p.facets = seg, p.facets[:0]
 		}
 		if len(p.facets) < maxPins {
 			p.facets = append(p.facets, st.id)
@@ -93,6 +102,16 @@ func (s *Store) pins() pinned {
 		return true
 	})
 	return p
+}
+
+// tail is how many entries of a facet that nobody has open could go to its file.
+// State.mu is held.
+func (st *state) tail() int {
+	l := st.live
+	if l == nil || l.open || l.checkpointing || l.installing || l.known < l.first {
+		return 0
+	}
+	return int(l.known - l.first + 1)
 }
 
 // pin is the oldest segment the facet needs for more than what CARRY says, 0 for

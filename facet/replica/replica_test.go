@@ -280,6 +280,53 @@ func TestScrubFindsRot(t *testing.T) {
 	}
 }
 
+// TestCollectNamesLong: a copy in use that nobody has open is named once many of its
+// committed entries are above its file, and no longer when they are in it.
+func TestCollectNamesLong(t *testing.T) {
+	opts := options(disk.NewMem())
+	opts.TailEntries = 5
+	s, _ := mustOpen(t, opts)
+	long := func() []facet.Incarnation {
+		t.Helper()
+		check(t, s.Sync(ctx))
+		c, err := s.Collect(ctx)
+		check(t, err)
+		return c.Long
+	}
+	o := newOwner(t, s, testID(1), 1)
+	for range 9 {
+		o.commit()
+	}
+	last := o.commit().Position()
+	check(t, o.r.Known(1, bootA, facet.Position{Epoch: 1, Seq: last.Seq - 1}))
+	if l := long(); len(l) != 0 {
+		t.Fatalf("long while it is open: %v", l)
+	}
+	want := content(t, o.pages)
+	check(t, o.r.Close(o.pages))
+	if l := long(); len(l) != 1 || l[0] != o.r.ID() {
+		t.Fatalf("long: %v", l)
+	}
+	check(t, o.r.CheckpointIdle(ctx))
+	if m := o.r.Meta(); m.Entries != 1 || len(long()) != 0 {
+		t.Fatalf("%d entries above the file, long: %v", m.Entries, long())
+	}
+	// What is above the file and not known to be committed makes nobody long.
+	p, err := o.r.Open(ctx, true)
+	check(t, err)
+	if !bytes.Equal(content(t, p), want) {
+		t.Fatal("content differs")
+	}
+	o.pages = p
+	for range 9 {
+		o.commit()
+	}
+	check(t, o.r.Close(o.pages))
+	if l := long(); len(l) != 0 {
+		t.Fatalf("long with %d entries known: %v", o.r.Meta().CommitKnown, l)
+	}
+}
+
 func TestCollectCarries(t *testing.T) {
 	mem := disk.NewMem()
 	opts := single(mem)

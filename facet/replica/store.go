@@ -34,6 +34,9 @@ type Options struct {
 	// LogBudget is the size of the log above which Collect names facets to be
 	// checkpointed, 512 MiB by default.
 	LogBudget int64
+	// TailEntries is the number of committed entries above its file at which Collect
+	// names a facet as long, 32,768 by default.
+	TailEntries int
 
 	// Fatal is called once when the disk fails (rule R13). The real one exits the
 	// process at once. One that returns must not call Close itself.
@@ -53,6 +56,9 @@ func (o *Options) validate() error {
 	}
 	if o.LogBudget <= 0 {
 		o.LogBudget = DefaultLogBudget
+	}
+	if o.TailEntries <= 0 {
+		o.TailEntries = DefaultTailEntries
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
