@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -72,7 +73,7 @@ func (n *Node) openCluster() (err error) {
 	}
 	if n.gossip, err = gossip.Open(gossip.Config{
 		Self: n.member(), Cluster: n.dir.cluster, Label: n.cfg.ClusterName,
-		Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise, Join: n.cfg.Join,
+		Listen: n.cfg.GossipListen, Advertise: n.cfg.GossipAdvertise, Join: n.cfg.Join, Known: n.known(),
 		Keys: keys, Insecure: len(keys) == 0, Network: on.Gossip, Logger: n.log,
 	}); err != nil {
 		return fmt.Errorf("open gossip: %w", err)
@@ -133,9 +134,11 @@ func (n *Node) member() cluster.Member {
 
 // watchView hands what gossip sees to those it is a hint for.
 func (n *Node) watchView() {
+	var written []netip.AddrPort
 	for {
 		changed := n.gossip.Changed()
 		n.refreshView()
+		written = n.remember(written)
 		select {
 		case <-changed:
 		case <-n.ctx.Done():

@@ -56,6 +56,11 @@ type Config struct {
 	// itself may be among them. At most 64.
 	Join []string
 
+	// Known are addresses where members were when this node ran last. They are tried
+	// like seeds until somebody is in sight, who knows better. At most 64, others are
+	// left out.
+	Known []netip.AddrPort
+
 	// Timings default to LAN().
 	Timings Timings
 
@@ -243,6 +248,7 @@ func (c Config) validate() (settings, error) {
 	if len(s.Join) > maxSeeds {
 		return s, fmt.Errorf("%d seeds, limit %d", len(s.Join), maxSeeds)
 	}
+	s.Known = s.Known[:min(len(s.Known), maxSeeds)]
 	for _, j := range s.Join {
 		host, port, err := splitAddress(j, DefaultPort)
 		if err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -156,6 +158,12 @@ func (g *Gossip) library() *memberlist.Config {
 
 // Addr is the address the others reach this node's gossip at.
 func (g *Gossip) Addr() netip.AddrPort { return g.addr }
+
+// Others are the addresses at which other members are in sight now, sorted.
+func (g *Gossip) Others() []netip.AddrPort {
+	s := g.sight()
+	return slices.SortedFunc(maps.Keys(s.alive), netip.AddrPort.Compare)
+}
 
 // View returns the members as known now, this node among them. It costs nothing
 // while nothing changes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -231,6 +232,36 @@ func TestFastRestart(t *testing.T) {
 			}
 			return allSee(peers, 3)
 		})
+	})
+}
+
+// TestKnown: a node without seeds that was away for a moment is lost to nobody, and
+// finds the others where they were.
+func TestKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCell(t)
+		peers := c.openAll(3)
+		time.Sleep(time.Minute) // they have settled
+		self, known := peers[0].set.Self, peers[0].Others()
+		if len(known) != 2 {
+			t.Fatalf("others: %v", known)
+		}
+		peers[0].Close()
+		time.Sleep(300 * time.Millisecond)
+		peers[0].host.SetDown(true)
+		c.seeds = nil
+		// One of the addresses is of nobody any more.
+		known = append(known, netip.MustParseAddrPort("10.0.0.77:7402"), known[0])
+		peers[0] = c.open("n1", "10.0.0.1", func(cfg *Config) { cfg.Self, cfg.Known = self, known })
+		time.Sleep(500 * time.Millisecond) // it cannot reach anybody yet
+		peers[0].host.SetDown(false)
+		took := c.until(6*time.Second, func() error { return allSee(peers, 3) })
+		t.Logf("all seen after %v", took)
+		tried := peers[0].Stats().Joins
+		time.Sleep(5 * time.Minute)
+		if n := peers[0].Stats().Joins; n > tried+settleRounds {
+			t.Errorf("%d more attempts at addresses that are of no use any more", n-tried)
+		}
 	})
 }
 

@@ -114,13 +114,20 @@ func (g *Gossip) maintain() {
 	}
 }
 
-// round looks for whoever is missing: everybody if nobody is in sight, a few
-// otherwise, and with settling one that is there. It returns how many were
+// round looks for whoever is missing: everybody who was ever there if nobody is in
+// sight, a few otherwise, and with settling one that is there. It returns how many were
 // missing and whether anybody answered.
 func (g *Gossip) round(contested, settling bool) (missing int, contacted bool) {
 	s := g.sight()
 	alone := len(s.alive) == 0
 	targets := slices.Clone(s.lost)
+	if alone {
+		for _, a := range g.set.Known {
+			if a != g.addr && !slices.Contains(targets, a) {
+				targets = append(targets, a)
+			}
+		}
+	}
 	for _, sd := range g.set.seeds {
 		if g.ctx.Err() != nil {
 			return 0, false
