@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 // dataDir is the data directory of a node, locked for this process:
@@ -129,7 +130,7 @@ func (d *dataDir) write() error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(filepath.Join(d.path, "node.json"), append(raw, '\n'))
+	return replaceFile(disk.OS(d.path), "node.json", append(raw, '\n'))
 }
 
 // found gives an empty directory its identity.
@@ -149,31 +150,6 @@ func (d *dataDir) found(want cluster.NodeID) error {
 	d.Identity = Identity{Format: dataFormat, Node: want, store: cluster.NewStoreID()}
 	d.Store = d.store.String()
 	return d.write()
-}
-
-// writeDurably replaces file so that after a crash the old or the new content is
-// there.
-func writeDurably(file string, content []byte) (err error) {
-	tmp := file + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Close lets another process have the directory.

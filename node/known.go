@@ -65,7 +65,8 @@ func (n *Node) remember(last []netip.AddrPort) []netip.AddrPort {
 	return now // also after an error: it is tried again when they change
 }
 
-// replaceFile has the old content or the new one in a file of the root.
+// replaceFile replaces a file of the root so that after a crash the old or the new
+// content is there.
 func replaceFile(fsys disk.FS, name string, content []byte) error {
 	tmp := name + ".tmp"
 	f, err := fsys.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -80,7 +81,7 @@ func replaceFile(fsys disk.FS, name string, content []byte) error {
 		err = cerr
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", name, err)
 	}
 	if err := fsys.Rename(tmp, name); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -97,7 +98,7 @@ func Rejoin(dir string) (aside string, err error) {
 	// The mark first: a node without a log and without the mark might begin a
 	// cluster of its own.
 	text := "This node's placement log was set aside. It joins a cluster and never begins one; this file goes when it has.\n"
-	if err := writeDurably(filepath.Join(d.path, rejoinFile), []byte(text)); err != nil {
+	if err := replaceFile(disk.OS(d.path), rejoinFile, []byte(text)); err != nil {
 		return "", fmt.Errorf("rejoin: %w", err)
 	}
 	aside, err = consensus.SetAside(filepath.Join(d.path, raftDir))

@@ -28,8 +28,7 @@ func TestGone(t *testing.T) {
 		}
 		id := testID(1)
 		f.do(placement.Create{Name: nameOf(1), Incarnation: id, Owner: ownerOf(lost.n), Set: set(1, 2, 3)})
-		_, err := leader.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 1, Boot: bootID(lost.n)}))
-		check(t, err)
+		f.activate(leader, lost, id, 1)
 		time.Sleep(time.Second)
 		gone, changed := leader.grants.Gone()
 		if len(gone) != 0 {
@@ -50,11 +49,7 @@ func TestGone(t *testing.T) {
 			t.Errorf("dead: %v", dead)
 		}
 		f.do(placement.Acquire{Incarnation: id, Owner: ownerOf(leader.n), Expected: 1})
-		b, err := leader.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 2, Boot: bootID(leader.n)}))
-		check(t, err)
-		if r, err := placement.DecodeResult(b); err != nil || r.Err() != nil {
-			t.Fatalf("%v, %v", r.Err(), err)
-		}
+		f.activate(leader, leader, id, 2)
 		if lost.holder.Valid() {
 			t.Error("activated while the node cut off had a lease")
 		}

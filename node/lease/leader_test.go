@@ -13,6 +13,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/cluster/consensus/memnet"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -168,6 +169,16 @@ func (f *fleet) do(c placement.Command) placement.Result {
 	return r
 }
 
+// activate has the leader judge the ACTIVATE of a facet for a voter, and waits for it.
+func (f *fleet) activate(leader, v *voter, id facet.Incarnation, epoch facet.Epoch) {
+	f.t.Helper()
+	b, err := leader.grants.Judge(f.t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: epoch, Boot: bootID(v.n)}))
+	check(f.t, err)
+	if r, err := placement.DecodeResult(b); err != nil || r.Err() != nil {
+		f.t.Fatalf("%v, %v", r.Err(), err)
+	}
+}
+
 // TestLeaderChange cuts the leader off, which holds a lease and serves a facet: the
 // next leader lets nobody else serve it before that lease is over, and grants the
 // others theirs.
@@ -184,8 +195,7 @@ func TestLeaderChange(t *testing.T) {
 		}
 		id := testID(1)
 		f.do(placement.Create{Name: nameOf(1), Incarnation: id, Owner: ownerOf(old.n), Set: set(1, 2, 3)})
-		_, err := old.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 1, Boot: bootID(old.n)}))
-		check(t, err)
+		f.activate(old, old, id, 1)
 		time.Sleep(time.Second)
 
 		f.cut(old)
@@ -199,11 +209,7 @@ func TestLeaderChange(t *testing.T) {
 		}
 		elected := time.Since(cut)
 		f.do(placement.Acquire{Incarnation: id, Owner: ownerOf(next.n), Expected: 1})
-		b, err := next.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 2, Boot: bootID(next.n)}))
-		check(t, err)
-		if r, err := placement.DecodeResult(b); err != nil || r.Err() != nil {
-			t.Fatalf("%v, %v", r.Err(), err)
-		}
+		f.activate(next, next, id, 2)
 		if old.holder.Valid() {
 			t.Error("activated while the old holder had a lease")
 		}
@@ -233,7 +239,7 @@ func TestLeaderChange(t *testing.T) {
 				t.Errorf("%s has no lease after it came back", v.id)
 			}
 		}
-		_, err = old.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 2, Boot: bootID(next.n)}))
+		_, err := old.grants.Judge(t.Context(), placement.AppendCommand(nil, placement.Activate{Incarnation: id, Epoch: 2, Boot: bootID(next.n)}))
 		var nl *consensus.NotLeaderError
 		if leader != old && (!errors.As(err, &nl) || nl.Leader != leader.id) {
 			t.Error(fmt.Errorf("the old leader judges: %w", err))
