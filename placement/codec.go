@@ -312,7 +312,7 @@ func rowFlags(bound, pinned, lineage bool) byte {
 }
 
 // appendLineage appends nothing for none.
-func appendLineage(dst []byte, l *Lineage) []byte {
+func appendLineage(dst []byte, l *facet.Lineage) []byte {
 	if l.IsZero() {
 		return dst
 	}

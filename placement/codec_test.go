@@ -151,7 +151,7 @@ func TestCommandLimits(t *testing.T) {
 		SetNode{State: NodeDraining},
 		RemoveNode{},
 		Pin{Pinned: true},
-		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1), Set: setOf("n1", 1), Lineage: Lineage{Lossy: true}},
+		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1), Set: setOf("n1", 1), Lineage: facet.Lineage{Lossy: true}},
 	} {
 		if got, err := DecodeCommand(AppendCommand(nil, c)); err == nil {
 			t.Errorf("command %d %+v was accepted as %+v", i, c, got)

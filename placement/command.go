@@ -77,7 +77,7 @@ type Create struct {
 	// it holds its data (import, restore).
 	Detached bool
 	Active   bool
-	Lineage  Lineage
+	Lineage  facet.Lineage
 }
 
 // Acquire issues the next epoch to a process life. Expected is the epoch the

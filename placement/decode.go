@@ -159,8 +159,8 @@ func (d *decoder) ownerOrNobody() (o Owner) {
 	return o
 }
 
-func (d *decoder) lineage() Lineage {
-	l := Lineage{Source: d.incarnation(), At: d.position()}
+func (d *decoder) lineage() facet.Lineage {
+	l := facet.Lineage{Source: d.incarnation(), At: d.position()}
 	l.Lossy = d.flags(flagLossy) != 0
 	return l
 }

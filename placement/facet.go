@@ -167,22 +167,10 @@ type Facet struct {
 	Active      Set
 	ActiveEpoch facet.Epoch
 	// Lineage is zero for a facet that began empty or with an imported file.
-	Lineage Lineage
+	Lineage facet.Lineage
 	// Index is the log index of the last change of this row.
 	Index uint64
 }
-
-// Lineage says of which other facet a facet was made. It never changes.
-type Lineage struct {
-	Source facet.Incarnation // zero: of none
-	At     facet.Position    // of Source: what it shows
-	// Lossy says that At is all that one surviving copy of Source had, and not what
-	// was committed: acknowledged writes may be missing (rule R25).
-	Lossy bool
-}
-
-// IsZero reports whether the facet was made of no other.
-func (l Lineage) IsZero() bool { return l == Lineage{} }
 
 // NodeState is what a node is there for.
 type NodeState uint8

@@ -39,7 +39,7 @@ type row struct {
 	holder      *Owner
 	next        *members
 	active      *members
-	lineage     *Lineage // nil: none; never changed
+	lineage     *facet.Lineage // nil: none; never changed
 	epoch       facet.Epoch
 	activeEpoch facet.Epoch
 	index       uint64

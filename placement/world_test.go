@@ -34,9 +34,9 @@ func register(node string, n byte) RegisterNode {
 
 func owner(node string, n byte) Owner { return Owner{cluster.NodeID(node), bootID(n)} }
 
-func lineage(of uint32, lossy bool) Lineage {
+func lineage(of uint32, lossy bool) facet.Lineage {
 	at := facet.Position{Epoch: 7, Seq: facet.Seq(of), Sum: facet.Sum{Hi: 8, Lo: 9}}
-	return Lineage{Source: incarnation(of), At: at, Lossy: lossy}
+	return facet.Lineage{Source: incarnation(of), At: at, Lossy: lossy}
 }
 
 func setOf(node string, n byte) Set { return mustSet(Member{cluster.NodeID(node), storeID(n)}) }

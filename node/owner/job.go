@@ -19,13 +19,14 @@ import (
 type job struct {
 	closed bool // the session is to be closed first
 	fenced bool // and one opened before that: nobody else may serve the facet then
+	forced bool // with closed: one that is open ends as it is, whatever waits for a commit
 	f      func(s *session, err error)
 }
 
 // do queues a job and waits for it.
 func (m *Manager) do(ctx context.Context, name facet.Name, how job, f func(s *session) error) error {
 	done := make(chan error, 1)
-	j := &job{closed: how.closed, fenced: how.fenced, f: func(s *session, err error) {
+	j := &job{closed: how.closed, fenced: how.fenced, forced: how.forced, f: func(s *session, err error) {
 		if err == nil {
 			err = f(s)
 		}
@@ -62,6 +63,11 @@ func (d *desk) runJob(j *job) {
 		d.jobsAfterCheckpoint = append(d.jobsAfterCheckpoint, j)
 		d.mu.Unlock()
 		return
+	}
+	if s != nil && j.forced {
+		s.die(errForced)
+		d.bury()
+		s = d.session
 	}
 	switch {
 	case s != nil && s.isDead():
@@ -236,12 +242,12 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 	if _, ok := m.opts.Placement.Lookup(name); ok && !replace {
 		return ExistsError(name)
 	}
-	row, err := m.opts.Placement.CreateDetached(ctx, name)
+	row, err := m.opts.Placement.CreateDetached(ctx, name, facet.Lineage{})
 	if err != nil {
 		return fmt.Errorf("import %s: %w", name, err)
 	}
 	base := pages.Base{Position: facet.Position{Epoch: row.Epoch, Seq: 1, Sum: sum}, Pages: n}
-	err = m.installOwn(ctx, &row, base, path)
+	err = m.installFile(ctx, &row, base, path)
 	if err == nil {
 		// Before the name leads there, a majority must hold the data and the new
 		// row be activated: until then nobody would find them after a failure.
@@ -259,7 +265,7 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 		case ok && !old.served():
 			return NotOwner(&old) // who took it may still acknowledge something (R47)
 		}
-		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
+		if err := m.opts.Placement.Bind(ctx, name, old, row, false); err != nil {
 			return err
 		}
 		if ok {
