@@ -33,6 +33,15 @@ type Info struct {
 	// Incarnation is the id of the facet of that name: a name that was deleted and
 	// made again has another.
 	Incarnation string
+	Lineage     *Lineage // nil for one that was made of no other facet
+}
+
+// Lineage says of which other facet a facet was made. Its JSON is that of the HTTP API.
+type Lineage struct {
+	Source   string `json:"source"`   // incarnation
+	Position string `json:"position"` // of Source: what the facet began with
+	// Lossy: it is what one surviving copy had, and acknowledged writes may be missing.
+	Lossy bool `json:"lossy"`
 }
 
 // infoJSON is Info as the management API writes it.
@@ -48,6 +57,7 @@ type infoJSON struct {
 	Active    bool            `json:"active"`
 	Pinned    bool            `json:"pinned"`
 	ID        string          `json:"incarnation"`
+	Lineage   *Lineage        `json:"lineage"`
 }
 
 func (j *infoJSON) info() (Info, error) {
@@ -55,7 +65,7 @@ func (j *infoJSON) info() (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active, Pinned: j.Pinned, Incarnation: j.ID}
+	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active, Pinned: j.Pinned, Incarnation: j.ID, Lineage: j.Lineage}
 	if j.SizeBytes != nil {
 		i.SizeBytes = *j.SizeBytes
 	}

@@ -60,7 +60,7 @@ func (s svc) Stat(ctx context.Context, name facet.Name) (service.Info, error) {
 func (s svc) info(f placement.Facet) service.Info {
 	info := service.Info{
 		Name: f.Name, Incarnation: f.Incarnation, Owner: f.Owner.Node, Epoch: f.Epoch,
-		State: f.State.String(), SizeBytes: -1, Pinned: f.Pinned,
+		State: f.State.String(), SizeBytes: -1, Pinned: f.Pinned, Lineage: f.Lineage,
 	}
 	set := f.Active
 	if set.IsZero() {

@@ -30,7 +30,7 @@ func commands() []*command {
 	return []*command{
 		devCommand(), serveCommand(), sqlCommand(),
 		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetDeleteCommand(),
-		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(),
+		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(), facetRecoverCommand(),
 		statusCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),

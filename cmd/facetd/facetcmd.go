@@ -30,12 +30,15 @@ type facetJSON struct {
 	Active    bool     `json:"active"`
 	Pinned    bool     `json:"pinned"`
 	ID        string   `json:"incarnation"`
+
+	Lineage *client.Lineage `json:"lineage,omitempty"`
 }
 
 func asJSON(i client.Info) facetJSON {
 	j := facetJSON{
 		Tenant: string(i.Name.Tenant), Facet: i.Name.Facet, Owner: i.Owner, OwnerURL: i.OwnerURL,
 		Epoch: uint64(i.Epoch), Replicas: i.Replicas, State: i.State, Active: i.Active, Pinned: i.Pinned, ID: i.Incarnation,
+		Lineage: i.Lineage,
 	}
 	if i.SizeBytes >= 0 {
 		j.SizeBytes = &i.SizeBytes
@@ -101,6 +104,13 @@ func writeInfo(t io.Writer, i client.Info) {
 	fmt.Fprintf(t, "owner\t%s\n", owner)
 	fmt.Fprintf(t, "replicas\t%s\n", replicasText(i))
 	fmt.Fprintf(t, "epoch\t%v\n", i.Epoch)
+	if l := i.Lineage; l != nil {
+		how := "made of"
+		if l.Lossy {
+			how = "LOSSY, recovered from one copy of"
+		}
+		fmt.Fprintf(t, "lineage\t%s %s at %s\n", how, l.Source, l.Position)
+	}
 }
 
 func facetListCommand() *command {

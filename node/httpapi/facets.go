@@ -154,6 +154,15 @@ func writeInfo(w *httpjson.Writer, info *service.Info) {
 	w.Bool(info.Active)
 	w.Raw(`,"pinned":`)
 	w.Bool(info.Pinned)
+	if l := &info.Lineage; !l.IsZero() {
+		w.Raw(`,"lineage":{"source":"`)
+		w.Raw(l.Source.String())
+		w.Raw(`","position":`)
+		httpjson.Str(w, l.At.String())
+		w.Raw(`,"lossy":`)
+		w.Bool(l.Lossy)
+		w.Byte('}')
+	}
 	w.Raw(`,"size_bytes":`)
 	if info.SizeBytes < 0 {
 		w.Raw("null}")

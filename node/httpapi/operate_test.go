@@ -7,6 +7,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/fakeservice"
+	"github.com/facetd/facetd/node/service"
 )
 
 func TestMoveAndPin(t *testing.T) {
@@ -35,6 +36,32 @@ func TestMoveAndPin(t *testing.T) {
 		{"DELETE", f + "/pin", "", 200, `"owner":"n1"`, nil},
 		{"GET", f + "/pin", "", 405, "Allow: PUT, DELETE", nil},
 	})
+}
+
+func TestRecoverFacet(t *testing.T) {
+	a := start(t, Options{})
+	const f = "/v1/facets/acme/notes"
+	a.table([]request{
+		{"POST", f + "/recover", `{"from":"n3"}`, 404, `"not_found"`, nil},
+		{"PUT", f, "", 201, `"pinned":false,"size_bytes":`, nil}, // no lineage
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"refused":"enough copies answer","recovered":null`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 400, `enough copies answer`, nil},
+		{"POST", f + "/recover", `{"from":"n9"}`, 404, `there is no node n9`, nil},
+		{"POST", f + "/recover", `{"dry_run":true}`, 400, `which node's copy`, nil},
+		{"POST", f + "/recover", `{"from":"n3","to":"n2"}`, 400, `there are from, incarnation and dry_run`, nil},
+		{"POST", f + "/recover", `{"from":"n3","incarnation":"1"}`, 400, `32 hexadecimal digits`, nil},
+		{"GET", f + "/recover", "", 405, "Allow: POST", nil},
+	})
+	a.svc.Nodes.SetState("n1", service.NodeGone)
+	a.svc.Nodes.SetState("n2", service.NodeGone)
+	a.table([]request{
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"from":"n3","position":"1.42","committed":41,`, nil},
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"copies":[{"node":"n1","problem":"does not answer"},{"node":"n2","problem":"does not answer"},{"node":"n3","position":"1.42","committed":41,"health":"ok"}],"replicas":3,"refused":"","recovered":null}`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 200, `"recovered":{"tenant":"acme","facet":"notes",`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 200, `"position":"1.42","lossy":true},"size_bytes":`, nil},
+	})
+	a.svc.Nodes.Fail(&facet.Error{Code: facet.CodeNotOwner, Message: "the copy is at node n3", Owner: "10.0.0.3:7400"})
+	a.table([]request{{"POST", f + "/recover", `{"from":"n3"}`, 307, "Location: http://10.0.0.3:7400" + f + "/recover", nil}})
 }
 
 func TestOperations(t *testing.T) {

@@ -32,9 +32,11 @@ type Copy struct {
 
 // Survey is what there is of a facet, and whether this node's copy may take its place.
 type Survey struct {
-	Copies  []Copy // of the active set, in the order of the row
-	Own     replica.Meta
-	Refused error // nil: it may
+	Copies      []Copy // of the active set, in the order of the row
+	Own         replica.Meta
+	Pages       uint32 // size of the database at the end of the own log
+	Recoverable bool   // what answers is enough to go on without loss
+	Refused     error  // why it may not; nil: it may
 }
 
 // errForced ends a session whose facet goes on from its copy here.
@@ -63,12 +65,26 @@ func (m *Manager) Survey(ctx context.Context, row *Row) Survey {
 		if own.Err = err; err == nil {
 			sv.Own = r.Meta()
 			own.Promise = sv.Own.AsPromise()
+			sv.Pages = pagesAt(r, &sv.Own)
 		}
 		break
 	}
 	g.Wait()
 	sv.Refused = m.mayForce(row, &sv, own)
 	return sv
+}
+
+// pagesAt is the size of the database at the end of a copy's log.
+func pagesAt(r replica.Replica, m *replica.Meta) uint32 {
+	if m.Durable > m.Base.Seq {
+		for c, err := range r.Entries(m.Durable) {
+			if err == nil {
+				return c.DBPages
+			}
+			break // it was checkpointed just now, or cannot be read: then that is said elsewhere
+		}
+	}
+	return m.BasePages
 }
 
 // inspect asks one member. A node that has never heard of the facet keeps nothing of it,
@@ -80,7 +96,7 @@ func (m *Manager) inspect(ctx context.Context, row *Row, x *Member) (replica.Pro
 	res, err := m.opts.Peers.Peer(x.Node).Inspect(ctx, []peer.Session{{Incarnation: row.Incarnation, Epoch: row.Epoch}})
 	switch {
 	case err != nil:
-		return replica.Promise{}, err
+		return replica.Promise{}, fmt.Errorf("does not answer: %w", err)
 	case res[0].From.Store != x.Store:
 		return replica.Promise{}, errOtherDisk
 	case errors.Is(res[0].Err, replica.ErrUnknown):
@@ -119,8 +135,9 @@ func (m *Manager) mayForce(row *Row, sv *Survey, own *Copy) error {
 			better = c
 		}
 	}
+	sv.Recoverable = quorum.Recoverable(len(row.ActiveSet), known)
 	switch {
-	case quorum.Recoverable(len(row.ActiveSet), known):
+	case sv.Recoverable:
 		return facet.Errorf(facet.CodeBadRequest, "%d of the %d copies of %s answer, which is enough to go on without loss: nothing is to be forced; look at the facet again, it serves when it is used", len(known), len(row.ActiveSet), row.Name)
 	case better != own:
 		return facet.Errorf(facet.CodeBadRequest, "node %s has a newer copy of %s, at %v where node %s is at %v; recover from that one", better.Node, row.Name, better.Promise.Last, self, own.Promise.Last)

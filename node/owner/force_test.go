@@ -188,7 +188,7 @@ func TestForceRecoverRefuses(t *testing.T) {
 				answered++
 			}
 		}
-		if s.Refused != nil || s.Own.Last != c.Position() || answered != 2 {
+		if s.Refused != nil || s.Own.Last != c.Position() || answered != 2 || s.Pages != 2 || s.Recoverable {
 			t.Errorf("survey at n4: %+v", s)
 		}
 

@@ -126,6 +126,7 @@ type Info struct {
 	SizeBytes   int64  // size of the database, pages times page size; -1 where only the owner knows
 	Active      bool   // open for work at this node, not hibernated
 	Pinned      bool   // rebalancing leaves its owner alone
+	Lineage     facet.Lineage
 }
 
 // Export is an open snapshot of a facet.
