@@ -99,12 +99,11 @@ func printRecovery(w io.Writer, f *client.Facet, r client.Recovery) error {
 	}
 	fmt.Fprintf(t, "copy at %s\tends at %s, %s\n", r.From, r.Position, sizeText(r.SizeBytes))
 	for _, c := range r.Copies {
-		switch {
-		case c.Problem != "":
+		if c.Problem != "" {
 			fmt.Fprintf(t, "%s\t%s\n", c.Node, c.Problem)
-		default:
-			fmt.Fprintf(t, "%s\tends at %s, known to be committed up to %d, %s\n", c.Node, c.Position, c.Committed, c.Health)
+			continue
 		}
+		fmt.Fprintf(t, "%s\tends at %s, known to be committed up to %d, %s\n", c.Node, c.Position, c.Committed, c.Health)
 	}
 	if r.Refused == "" {
 		fmt.Fprintf(t, "new facet\tkept by %s\n", counted(r.Replicas, "node"))
@@ -117,7 +116,10 @@ func printRecovery(w io.Writer, f *client.Facet, r client.Recovery) error {
 // keptText says how sure the content of the copy is.
 func keptText(r client.Recovery) string {
 	_, seq, ok := strings.Cut(r.Position, ".")
-	if ok && fmt.Sprint(r.Committed) != seq {
+	switch {
+	case ok && r.Committed == 0 && seq != "0":
+		return "all of this copy; what of it was committed is not known, for its node was started since"
+	case ok && fmt.Sprint(r.Committed) != seq:
 		return fmt.Sprintf("all of this copy; what is behind %d is not known to be committed, and may be writes whose callers were told nothing", r.Committed)
 	}
 	return "all of this copy, which is known to be committed"

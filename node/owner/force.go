@@ -96,7 +96,8 @@ func (m *Manager) inspect(ctx context.Context, row *Row, x *Member) (replica.Pro
 	res, err := m.opts.Peers.Peer(x.Node).Inspect(ctx, []peer.Session{{Incarnation: row.Incarnation, Epoch: row.Epoch}})
 	switch {
 	case err != nil:
-		return replica.Promise{}, fmt.Errorf("does not answer: %w", err)
+		m.log.Info("a member of a facet does not answer", "facet", row.Name.String(), "node", string(x.Node), "error", err)
+		return replica.Promise{}, errSilent
 	case res[0].From.Store != x.Store:
 		return replica.Promise{}, errOtherDisk
 	case errors.Is(res[0].Err, replica.ErrUnknown):
@@ -105,7 +106,10 @@ func (m *Manager) inspect(ctx context.Context, row *Row, x *Member) (replica.Pro
 	return res[0].Promise, res[0].Err
 }
 
-var errOtherDisk = errors.New("its disk was replaced: the copy is lost")
+var (
+	errSilent    = errors.New("does not answer")
+	errOtherDisk = errors.New("its disk was replaced: the copy is lost")
+)
 
 // mayForce says why the own copy may not take the place of the facet, or nil.
 func (m *Manager) mayForce(row *Row, sv *Survey, own *Copy) error {
