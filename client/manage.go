@@ -141,6 +141,38 @@ func (f *Facet) Export(ctx context.Context, w io.Writer) (int64, error) {
 	return n, f.wrap("export", err)
 }
 
+// Clone makes the facet to, "tenant/facet", with what this one holds now, and returns
+// when it serves. It is a facet of its own then, without the idempotency keys of this
+// one. facet.ErrExists where there is a facet of that name.
+func (f *Facet) Clone(ctx context.Context, to string) (Info, error) {
+	i, err := f.clone(ctx, to)
+	return i, f.wrap("clone to "+to, err)
+}
+
+func (f *Facet) clone(ctx context.Context, to string) (Info, error) {
+	dst, err := f.client.Facet(to)
+	if err != nil {
+		return Info{}, err
+	}
+	// A try whose answer is lost may have made it, and the next one finds that it is
+	// there. If it was not there before, it was made of what this facet held since, by
+	// whomever: that is what was asked for.
+	_, before := dst.Stat(ctx)
+	var j infoJSON
+	err = f.client.operate(ctx, 0, http.MethodPost, f.path("/clone"), map[string]string{"to": to}, &j)
+	if errors.Is(err, facet.ErrExists) && errors.Is(before, facet.ErrNotFound) {
+		src, serr := f.Stat(ctx)
+		i, derr := dst.Stat(ctx)
+		if serr == nil && derr == nil && i.Lineage != nil && i.Lineage.Source == src.Incarnation {
+			return i, nil
+		}
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	return j.info()
+}
+
 // Import makes the facet from a SQLite file, which the node checks first. With
 // replace an existing facet is exchanged as a whole; without, it is
 // facet.ErrExists.

@@ -295,6 +295,24 @@ live database with "sqlite3 live.db '.backup copy.db'" first.`,
 	})
 }
 
+func facetCloneCommand() *command {
+	return facetCommand(command{
+		name: "facet clone", args: "TENANT/FACET TENANT/FACET", short: "make a facet with what another one holds", minArgs: 2, maxArgs: 2,
+		long: `The first is read as it is at one moment, without stopping writers; the second is
+made, of the same tenant or another, and is a facet of its own from then on.`,
+		examples: []string{"facetd facet clone acme/notes acme/notes-test"},
+	}, func(fs *flag.FlagSet) func(context.Context, *program, *client.Facet, []string) error {
+		json_ := fs.Bool("json", false, "print JSON")
+		return func(ctx context.Context, p *program, f *client.Facet, args []string) error {
+			info, err := f.Clone(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return printInfo(p, info, *json_)
+		}
+	})
+}
+
 func facetDeleteCommand() *command {
 	return facetCommand(command{
 		name: "facet delete", args: "TENANT/FACET", short: "delete a facet", maxArgs: 1,

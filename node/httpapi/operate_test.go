@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"bytes"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -35,6 +37,39 @@ func TestMoveAndPin(t *testing.T) {
 		{"DELETE", f + "/pin", "", 200, `"pinned":false`, nil},
 		{"DELETE", f + "/pin", "", 200, `"owner":"n1"`, nil},
 		{"GET", f + "/pin", "", 405, "Allow: PUT, DELETE", nil},
+	})
+}
+
+func TestCloneFacet(t *testing.T) {
+	a := start(t, Options{})
+	const f = "/v1/facets/acme/notes"
+	a.table([]request{
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 404, `"not_found"`, nil},
+		{"PUT", f, "", 201, `"facet":"notes"`, nil},
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 201, `"tenant":"bolt","facet":"copy"`, nil},
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 409, `already_exists`, nil},
+		{"POST", f + "/clone", `{}`, 400, `what to clone it to`, nil},
+		{"POST", f + "/clone", `{"to":"copy"}`, 400, `"bad_request"`, nil},
+		{"POST", f + "/clone", `{"as":"bolt/copy"}`, 400, `unknown field`, nil},
+		{"POST", f + "/clone?to=bolt/copy", ``, 400, `unknown query parameter`, nil},
+		{"GET", f + "/clone", "", 405, "Allow: POST", nil},
+	})
+}
+
+// Who clones may read the source and administer what is made of it.
+func TestCloneNeedsBoth(t *testing.T) {
+	a := start(t, Options{Authorize: func(_ *http.Request, s Scope, _ Access) (Access, error) {
+		return map[facet.Tenant]Access{"acme": Read, "bolt": Admin}[s.Tenant], nil
+	}})
+	for _, f := range []facet.Name{{Tenant: "acme", Facet: "notes"}, {Tenant: "bolt", Facet: "notes"}} {
+		if _, err := a.svc.Import(t.Context(), f, bytes.NewReader(nil), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.table([]request{
+		{"POST", "/v1/facets/acme/notes/clone", `{"to":"bolt/copy"}`, 201, `"tenant":"bolt"`, nil},
+		{"POST", "/v1/facets/bolt/notes/clone", `{"to":"acme/copy"}`, 403, `"forbidden"`, nil},
+		{"POST", "/v1/facets/zeta/notes/clone", `{"to":"bolt/zeta"}`, 403, `"forbidden"`, nil},
 	})
 }
 
