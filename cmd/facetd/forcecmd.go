@@ -97,7 +97,9 @@ func printRecovery(w io.Writer, f *client.Facet, r client.Recovery) error {
 	if r.LastOwner != "" {
 		fmt.Fprintf(t, "last owner\t%s\n", r.LastOwner)
 	}
-	fmt.Fprintf(t, "copy at %s\tends at %s, %s\n", r.From, r.Position, sizeText(r.SizeBytes))
+	if r.SizeBytes > 0 || r.Refused == "" {
+		fmt.Fprintf(t, "copy at %s\tends at %s, %s\n", r.From, r.Position, sizeText(r.SizeBytes))
+	}
 	for _, c := range r.Copies {
 		if c.Problem != "" {
 			fmt.Fprintf(t, "%s\t%s\n", c.Node, c.Problem)

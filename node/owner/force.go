@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/facetd/facetd/cluster"
@@ -122,16 +123,19 @@ func (m *Manager) mayForce(row *Row, sv *Survey, own *Copy) error {
 		for _, x := range row.ActiveSet {
 			members = append(members, string(x.Node))
 		}
-		return facet.Errorf(facet.CodeBadRequest, "node %s keeps no copy of %s that counts; the nodes that did are %v", self, row.Name, members)
+		return facet.Errorf(facet.CodeBadRequest, "node %s keeps no copy of %s that counts; the nodes that did are %s", self, row.Name, strings.Join(members, ", "))
 	}
 	if own.Promise.Health > replica.Uncertain {
 		return facet.Errorf(facet.CodeCorrupt, "the copy of %s at node %s is damaged; name another node, or import an export", row.Name, self)
 	}
 	var known []quorum.Promise
-	better := own
+	better, unheard := own, cluster.NodeID("")
 	for i := range sv.Copies {
 		c := &sv.Copies[i]
 		if c.Err != nil {
+			if c.Err == errSilent && m.opts.Seen != nil && m.opts.Seen(c.Node) {
+				unheard = c.Node
+			}
 			continue
 		}
 		known = append(known, corePromise(&c.Promise))
@@ -143,6 +147,9 @@ func (m *Manager) mayForce(row *Row, sv *Survey, own *Copy) error {
 	switch {
 	case sv.Recoverable:
 		return facet.Errorf(facet.CodeBadRequest, "%d of the %d copies of %s answer, which is enough to go on without loss: nothing is to be forced; look at the facet again, it serves when it is used", len(known), len(row.ActiveSet), row.Name)
+	case unheard != "":
+		// It may be one of a majority that serves the facet at this moment.
+		return facet.Errorf(facet.CodeBadRequest, "node %s keeps a copy of %s, seems to live and does not answer node %s; mend the network between them, or stop it and wait some seconds", unheard, row.Name, self)
 	case better != own:
 		return facet.Errorf(facet.CodeBadRequest, "node %s has a newer copy of %s, at %v where node %s is at %v; recover from that one", better.Node, row.Name, better.Promise.Last, self, own.Promise.Last)
 	}

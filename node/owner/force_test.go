@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
@@ -165,7 +166,7 @@ func TestForceRecoverRefuses(t *testing.T) {
 			}
 		}
 		refused(1, "nothing is to be forced")
-		refused(6, "keeps no copy of acme/a that counts; the nodes that did are [n1 n2 n3 n4 n5]")
+		refused(6, "keeps no copy of acme/a that counts; the nodes that did are n1, n2, n3, n4, n5")
 
 		// n5 misses a write, and then there are only n4 and n5.
 		mem := w.node(5).kill()
@@ -200,6 +201,33 @@ func TestForceRecoverRefuses(t *testing.T) {
 		w.check(err)
 		if e, boot := left.Promised(); e <= row.Epoch+1 || boot != (replica.Boot{}) {
 			t.Errorf("n5 promised epoch %v to %x", e, boot)
+		}
+	})
+}
+
+// TestForceRecoverPastTheLiving: a node that is cut off from the other members, and not
+// from the placement leader, cannot take their facet from them: they serve it.
+func TestForceRecoverPastTheLiving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 5)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		w.node(1).must(n, "CREATE TABLE t (v)")
+		w.holds(id, 3, 1, time.Second)
+		w.net.Partition([]string{"n1", "n2", "n4", "n5"}, []string{"n3"})
+		w.node(1).must(n, "INSERT INTO t VALUES (1)")
+		gone := cluster.NodeID("")
+		w.node(3).m.opts.Seen = func(id cluster.NodeID) bool { return id != gone }
+		if _, err := w.force(n, 3); err == nil || !strings.Contains(err.Error(), "seems to live and does not answer node n3") {
+			t.Errorf("past a majority that serves: %v", err)
+		}
+		gone = "n1" // one that may be half of a majority is enough
+		if _, err := w.force(n, 3); err == nil || !strings.Contains(err.Error(), "node n2 keeps a copy") {
+			t.Errorf("past a member that lives: %v", err)
+		}
+		if got := w.node(1).count(n); got != 1 {
+			t.Errorf("%d rows", got)
 		}
 	})
 }
