@@ -33,6 +33,15 @@ type Info struct {
 	// Incarnation is the id of the facet of that name: a name that was deleted and
 	// made again has another.
 	Incarnation string
+	Lineage     *Lineage // nil for one that was made of no other facet
+}
+
+// Lineage says of which other facet a facet was made. Its JSON is that of the HTTP API.
+type Lineage struct {
+	Source   string `json:"source"`   // incarnation
+	Position string `json:"position"` // of Source: what the facet began with
+	// Lossy: it is what one surviving copy had, and acknowledged writes may be missing.
+	Lossy bool `json:"lossy"`
 }
 
 // infoJSON is Info as the management API writes it.
@@ -48,6 +57,7 @@ type infoJSON struct {
 	Active    bool            `json:"active"`
 	Pinned    bool            `json:"pinned"`
 	ID        string          `json:"incarnation"`
+	Lineage   *Lineage        `json:"lineage"`
 }
 
 func (j *infoJSON) info() (Info, error) {
@@ -55,7 +65,7 @@ func (j *infoJSON) info() (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active, Pinned: j.Pinned, Incarnation: j.ID}
+	i := Info{Name: name, Owner: j.Owner, OwnerURL: j.OwnerURL, Replicas: j.Replicas, State: j.State, SizeBytes: -1, Active: j.Active, Pinned: j.Pinned, Incarnation: j.ID, Lineage: j.Lineage}
 	if j.SizeBytes != nil {
 		i.SizeBytes = *j.SizeBytes
 	}
@@ -129,6 +139,38 @@ func (f *Facet) Export(ctx context.Context, w io.Writer) (int64, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, f.wrap("export", err)
+}
+
+// Clone makes the facet to, "tenant/facet", with what this one holds now, and returns
+// when it serves. It is a facet of its own then, without the idempotency keys of this
+// one. facet.ErrExists where there is a facet of that name.
+func (f *Facet) Clone(ctx context.Context, to string) (Info, error) {
+	i, err := f.clone(ctx, to)
+	return i, f.wrap("clone to "+to, err)
+}
+
+func (f *Facet) clone(ctx context.Context, to string) (Info, error) {
+	dst, err := f.client.Facet(to)
+	if err != nil {
+		return Info{}, err
+	}
+	// A try whose answer is lost may have made it, and the next one finds that it is
+	// there. If it was not there before, it was made of what this facet held since, by
+	// whomever: that is what was asked for.
+	_, before := dst.Stat(ctx)
+	var j infoJSON
+	err = f.client.operate(ctx, 0, http.MethodPost, f.path("/clone"), map[string]string{"to": to}, &j)
+	if errors.Is(err, facet.ErrExists) && errors.Is(before, facet.ErrNotFound) {
+		src, serr := f.Stat(ctx)
+		i, derr := dst.Stat(ctx)
+		if serr == nil && derr == nil && i.Lineage != nil && i.Lineage.Source == src.Incarnation {
+			return i, nil
+		}
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	return j.info()
 }
 
 // Import makes the facet from a SQLite file, which the node checks first. With

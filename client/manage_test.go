@@ -27,10 +27,28 @@ type shelf struct {
 	nativetest.Service
 	mu    sync.Mutex
 	files map[facet.Name][]byte
+	of    map[facet.Name]facet.Lineage
 }
 
 func (s *shelf) info(n facet.Name) service.Info {
-	return service.Info{Name: n, Owner: "n1", OwnerURL: "http://n1", Epoch: 1 << 48, State: "active", SizeBytes: int64(len(s.files[n]))}
+	return service.Info{Name: n, Incarnation: shelved(n), Lineage: s.of[n], Owner: "n1", OwnerURL: "http://n1", Epoch: 1 << 48, State: "active", SizeBytes: int64(len(s.files[n]))}
+}
+
+// shelved is the incarnation of a file.
+func shelved(n facet.Name) (id facet.Incarnation) {
+	copy(id[:], n.String())
+	return id
+}
+
+func (s *shelf) Clone(_ context.Context, n, to facet.Name) (service.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.files[to]; there {
+		return service.Info{}, facet.Errorf(facet.CodeExists, "%v exists", to)
+	}
+	s.files[to] = s.files[n]
+	s.of = map[facet.Name]facet.Lineage{to: {Source: shelved(n), At: facet.Position{Epoch: 1, Seq: 9}}}
+	return s.info(to), nil
 }
 
 func (s *shelf) Create(_ context.Context, n facet.Name) (service.Info, bool, error) {
@@ -103,6 +121,50 @@ func (s *shelf) Export(ctx context.Context, n facet.Name) (service.Export, error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return exported{bytes.NewReader(s.files[n])}, nil
+}
+
+// TestClone loses the answer to the first try, and finds what it made; a facet that was
+// there before is not taken for it.
+func TestClone(t *testing.T) {
+	ctx := t.Context()
+	svc := &shelf{files: map[facet.Name][]byte{notes: []byte("file")}}
+	nat := native.New(svc, native.Options{})
+	t.Cleanup(func() {
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		nat.Close(gone)
+	})
+	api := httpapi.New(svc, httpapi.Options{})
+	mux := http.NewServeMux()
+	mux.Handle(wire.Path, nat)
+	tries := 0 // they come one after the other
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			if tries++; tries == 1 {
+				api.ServeHTTP(httptest.NewRecorder(), r)
+				panic(http.ErrAbortHandler)
+			}
+		}
+		api.ServeHTTP(w, r)
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	c, err := client.Open(ctx, []string{srv.URL}, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	f := openFacet(t, c)
+	i, err := f.Clone(ctx, "acme/copy")
+	if err != nil || i.Name.Facet != "copy" || i.Lineage == nil || i.Lineage.Lossy || i.Lineage.Position != "1.9" || tries != 2 {
+		t.Fatalf("%+v, %v after %d tries", i, err, tries)
+	}
+	if _, err := f.Clone(ctx, "acme/copy"); !errors.Is(err, facet.ErrExists) {
+		t.Fatalf("over a clone of before: %v", err)
+	}
+	if _, err := f.Clone(ctx, "copy"); !errors.Is(err, facet.ErrBadRequest) {
+		t.Fatalf("to no name: %v", err)
+	}
 }
 
 // TestManagement runs the SDK against the real HTTP API, through a node that

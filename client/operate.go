@@ -159,6 +159,56 @@ func (f *Facet) Unpin(ctx context.Context) (Info, error) {
 	return f.place(ctx, "unpin", http.MethodDelete, "/pin", nil)
 }
 
+// RecoverRequest says what Recover goes on from. Its JSON is that of the HTTP API.
+type RecoverRequest struct {
+	From string `json:"from"` // the node with the copy
+	// Incarnation is the facet that lost its copies, as a dry run told it: where the name
+	// leads elsewhere meanwhile nothing is done. Empty: whatever the name leads to.
+	Incarnation string `json:"incarnation,omitempty"`
+	DryRun      bool   `json:"dry_run,omitempty"` // only tell
+}
+
+// Recovery is what there is of a facet that is to go on from one copy. Its JSON is that
+// of the HTTP API, but for the new facet.
+type Recovery struct {
+	Incarnation string         `json:"incarnation"` // that lost its copies
+	From        string         `json:"from"`
+	Position    string         `json:"position"`  // where the copy ends, as epoch.sequence
+	Committed   uint64         `json:"committed"` // up to this sequence the copy knows what is committed
+	SizeBytes   int64          `json:"size_bytes"`
+	LastOwner   string         `json:"last_owner"` // that served it last; empty when that one gave it back
+	Copies      []RecoveryCopy `json:"copies"`
+	Replicas    int            `json:"replicas"` // nodes that will keep the new facet
+	Refused     string         `json:"refused"`  // why it cannot be done; only of a dry run
+	Recovered   *Info          `json:"-"`        // the new facet, once there is one
+}
+
+// RecoveryCopy is what one node keeps. Its JSON is that of the HTTP API.
+type RecoveryCopy struct {
+	Node      string `json:"node"`
+	Problem   string `json:"problem,omitempty"` // why nothing is known of it
+	Position  string `json:"position,omitempty"`
+	Committed uint64 `json:"committed,omitempty"`
+	Health    string `json:"health,omitempty"`
+}
+
+// Recover goes on from one surviving copy of a facet that lost most of its copies for
+// good: it makes a new facet of that and leads the name to it. What only the others had
+// is lost. It is refused while nothing need be lost, and may be repeated.
+func (f *Facet) Recover(ctx context.Context, req RecoverRequest) (Recovery, error) {
+	var j struct {
+		Recovery
+		Recovered *infoJSON `json:"recovered"`
+	}
+	err := f.client.operate(ctx, 0, http.MethodPost, f.path("/recover"), req, &j)
+	if err == nil && j.Recovered != nil {
+		var i Info
+		i, err = j.Recovered.info()
+		j.Recovery.Recovered = &i
+	}
+	return j.Recovery, f.wrap("recover", err)
+}
+
 func (f *Facet) place(ctx context.Context, what, method, path string, body any) (Info, error) {
 	var j infoJSON
 	err := f.client.operate(ctx, 0, method, f.path(path), body, &j)

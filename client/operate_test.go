@@ -106,6 +106,22 @@ func TestOperate(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 
+	if r, err := f.Recover(ctx, client.RecoverRequest{From: "n3", DryRun: true}); err != nil || r.Refused == "" || r.Recovered != nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := f.Recover(ctx, client.RecoverRequest{From: "n3"}); !errors.Is(err, facet.ErrBadRequest) {
+		t.Fatalf("got %v", err)
+	}
+	o.nodes.SetState("n1", service.NodeGone)
+	o.nodes.SetState("n2", service.NodeGone)
+	r, err := f.Recover(ctx, client.RecoverRequest{From: "n3", Incarnation: "00000000000000000000000000000000"})
+	if err != nil || r.Position != "1.42" || r.Committed != 41 || len(r.Copies) != 3 || r.Copies[0].Problem == "" || r.Copies[2].Health != "ok" ||
+		r.Recovered == nil || r.Recovered.Lineage == nil || !r.Recovered.Lineage.Lossy || r.Recovered.Lineage.Position != "1.42" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	o.nodes.SetState("n1", service.NodeAlive)
+	o.nodes.SetState("n2", service.NodeAlive)
+
 	o.nodes.Step(60)
 	op, err := c.StartOperation(ctx, client.OperationRequest{Kind: "drain", Node: "n2", Rate: 7})
 	if err != nil || op.State != client.OperationRunning || op.Total != 100 || op.Rate != 7 || op.Started.IsZero() || op.Ended != nil {

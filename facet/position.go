@@ -127,3 +127,15 @@ func DecodePosition(src []byte) (p Position, rest []byte, err error) {
 	p.Sum = Sum{binary.BigEndian.Uint64(src[16:]), binary.BigEndian.Uint64(src[24:])}
 	return p, src[positionLen:], nil
 }
+
+// Lineage says of which other facet a facet was made. It never changes.
+type Lineage struct {
+	Source Incarnation // zero: of none
+	At     Position    // of Source: what the facet began with
+	// Lossy says that At is what one surviving copy of Source had, and not what was
+	// committed: acknowledged writes may be missing (rule R25).
+	Lossy bool
+}
+
+// IsZero reports whether the facet was made of no other.
+func (l Lineage) IsZero() bool { return l == Lineage{} }

@@ -163,6 +163,7 @@ func (n *Node) openOwners() (err error) {
 		Lease:     n.holder,
 		Awake:     n.awake,
 		Warm:      n.warm,
+		Seen:      func(id cluster.NodeID) bool { return n.seen(id) == cluster.StatusAlive },
 		Admit:     n.admit,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +180,77 @@ func TestDeleteAndRecreate(t *testing.T) {
 }
 
 // TestExportImport brings a facet out, in under another name, and over itself.
+// TestClone: a clone holds what its source held, goes its own way, knows where it came
+// from, and not what keys were used there (R48).
+func TestClone(t *testing.T) {
+	dir := t.TempDir()
+	n := open(t, dir, nil)
+	exec(t, n, "acme/notes", "CREATE TABLE t (v); PRAGMA user_version = 7")
+	keyed := `{"sql":"INSERT INTO t VALUES ('once')","key":{"client":"00000000000000000000000000000001","n":1}}`
+	for range 2 { // the second one takes no effect
+		if status, body := call(t, n, "POST", "/v1/db/acme/notes/exec", keyed); status != 200 {
+			t.Fatalf("a write with a key: %d %s", status, body)
+		}
+	}
+	_, source := call(t, n, "GET", "/v1/facets/acme/notes", "")
+	var from, made struct {
+		Incarnation string
+		Lineage     *struct {
+			Source, Position string
+			Lossy            bool
+		}
+	}
+	status, body := call(t, n, "POST", "/v1/facets/acme/notes/clone", `{"to":"bolt/copy"}`)
+	if err := errors.Join(json.Unmarshal([]byte(source), &from), json.Unmarshal([]byte(body), &made)); err != nil || status != 201 {
+		t.Fatalf("clone: %d %s, %v", status, body, err)
+	}
+	if l := made.Lineage; l == nil || l.Source != from.Incarnation || l.Lossy || l.Position == "" || made.Incarnation == from.Incarnation || from.Lineage != nil {
+		t.Errorf("lineage: %s of %s", body, source)
+	}
+	if status, body := call(t, n, "POST", "/v1/facets/acme/notes/clone", `{"to":"bolt/copy"}`); status != 409 || !strings.Contains(body, "clone to another name") {
+		t.Errorf("over a facet: %d %s", status, body)
+	}
+	if status, body := call(t, n, "POST", "/v1/facets/acme/none/clone", `{"to":"bolt/none"}`); status != 404 {
+		t.Errorf("of nothing: %d %s", status, body)
+	}
+	exec(t, n, "acme/notes", "INSERT INTO t VALUES ('at the source')")
+	count := func(name, want string) {
+		t.Helper()
+		if out := exec(t, n, name, "SELECT group_concat(v) AS all_v FROM t"); !strings.Contains(out, `"all_v":"`+want+`"`) {
+			t.Errorf("%s holds %s, want %s", name, out, want)
+		}
+	}
+	count("bolt/copy", "once")
+	if out := exec(t, n, "bolt/copy", "SELECT user_version AS u FROM pragma_user_version"); !strings.Contains(out, `"u":7`) {
+		t.Error(out)
+	}
+	// The same key at the clone is another request.
+	if status, body := call(t, n, "POST", "/v1/db/bolt/copy/exec", keyed); status != 200 {
+		t.Fatalf("a write with a key: %d %s", status, body)
+	}
+	count("bolt/copy", "once,once")
+	count("acme/notes", "once,at the source")
+
+	// One that was made and never written to.
+	if status, body := call(t, n, "PUT", "/v1/facets/acme/empty", ""); status != 201 {
+		t.Fatalf("create: %d %s", status, body)
+	}
+	if status, body := call(t, n, "POST", "/v1/facets/acme/empty/clone", `{"to":"acme/empty-too"}`); status != 201 {
+		t.Fatalf("clone of an empty facet: %d %s", status, body)
+	}
+	exec(t, n, "acme/empty-too", "CREATE TABLE t (v)")
+
+	stop(t, n)
+	n = open(t, dir, nil)
+	count("bolt/copy", "once,once")
+	if _, after := call(t, n, "GET", "/v1/facets/bolt/copy", ""); !strings.Contains(after, `"lineage":{"source":"`+from.Incarnation) {
+		t.Errorf("the lineage is forgotten: %s", after)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "import")); err == nil && len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+}
+
 func TestExportImport(t *testing.T) {
 	dir := t.TempDir()
 	n := open(t, dir, nil)

@@ -134,9 +134,9 @@ func (n *Node) emptyImports() {
 
 // finishDeletes completes deletions and imports that a crash of this node cut short:
 // rows that are being deleted or were retired, and rows of an earlier process life
-// that never got their name. A row is only ever deleted or retired by the process
-// that served it last, after its session was closed, so nobody can acknowledge
-// anything of it any more (rule R47).
+// that never got their name. A row is deleted or retired by the process that served it
+// last, after its session was closed, so nobody can acknowledge anything of it any more
+// (rule R47); or by force, which gives up what others may (rule R25).
 func (n *Node) finishDeletes() {
 	var rows []placement.Facet
 	for f := range n.table.HeldBy(n.dir.Node) {

@@ -60,7 +60,7 @@ func (s svc) Stat(ctx context.Context, name facet.Name) (service.Info, error) {
 func (s svc) info(f placement.Facet) service.Info {
 	info := service.Info{
 		Name: f.Name, Incarnation: f.Incarnation, Owner: f.Owner.Node, Epoch: f.Epoch,
-		State: f.State.String(), SizeBytes: -1, Pinned: f.Pinned,
+		State: f.State.String(), SizeBytes: -1, Pinned: f.Pinned, Lineage: f.Lineage,
 	}
 	set := f.Active
 	if set.IsZero() {
@@ -135,10 +135,78 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 	if err := os.Remove(upload); err != nil {
 		return service.Info{}, facet.Errorf(facet.CodeInternal, "import %s: %v", name, err)
 	}
-	if err := s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, replace); err != nil {
+	if err := s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, facet.Lineage{}, replace); err != nil {
 		return service.Info{}, err
 	}
 	return s.Stat(ctx, name)
+}
+
+// Clone implements service.Service (rule R48). The source is exported at one committed
+// position to a file of this node's own, so nothing of it has to be kept for the clone,
+// and memory stays bounded. From there it is an import: the idempotency keys are removed,
+// for they belong to the source.
+func (s svc) Clone(ctx context.Context, name, to facet.Name) (service.Info, error) {
+	row, ok, err := s.n.rows.Confirm(ctx, name)
+	switch {
+	case err != nil:
+		return service.Info{}, err
+	case !ok:
+		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	case !row.Local: // before anything is written
+		return service.Info{}, owner.NotOwner(&row)
+	}
+	if _, exists := s.n.rows.Lookup(to); exists {
+		return service.Info{}, cloneExists(to)
+	}
+	tmp, err := s.n.tempDir()
+	if err != nil {
+		return service.Info{}, err
+	}
+	defer os.RemoveAll(tmp)
+	clean := filepath.Join(tmp, "clean.db")
+	of, made, err := s.copyOf(ctx, name, filepath.Join(tmp, "copy.db"), clean)
+	if err == nil {
+		err = s.n.owners.Import(ctx, to, clean, made.Pages, made.Sum, of, false)
+	}
+	if errors.Is(err, facet.ErrExists) {
+		err = cloneExists(to)
+	}
+	if err != nil {
+		return service.Info{}, fmt.Errorf("clone %s: %w", name, err)
+	}
+	return s.Stat(ctx, to)
+}
+
+func cloneExists(to facet.Name) error {
+	return facet.Errorf(facet.CodeExists, "facet %s exists already; delete it first, or clone to another name", to)
+}
+
+// copyOf writes a facet to the file clean, ready to be imported, by way of the file raw.
+func (s svc) copyOf(ctx context.Context, name facet.Name, raw, clean string) (of facet.Lineage, made engine.Imported, err error) {
+	e, err := s.n.owners.Export(ctx, name)
+	if err != nil {
+		return of, made, err
+	}
+	defer e.Close() // it was only read
+	of = facet.Lineage{Source: e.Incarnation(), At: e.Position()}
+	if e.Size() == 0 { // it was made and never written to
+		raw = clean
+	}
+	f, err := os.OpenFile(raw, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return of, made, facet.Errorf(facet.CodeInternal, "store the copy: %v", err)
+	}
+	if _, err = e.WriteTo(f); err != nil {
+		err = facet.Errorf(facet.CodeDiskFull, "store the copy: %v", err)
+	}
+	if cerr := f.Close(); err == nil && cerr != nil {
+		err = facet.Errorf(facet.CodeInternal, "store the copy: %v", cerr)
+	}
+	if err != nil || e.Size() == 0 {
+		return of, made, err
+	}
+	made, err = engine.ConvertImport(ctx, raw, clean, s.n.limits)
+	return of, made, err
 }
 
 // tempDir makes a directory for one import, on the data directory's own disk. All

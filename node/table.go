@@ -88,6 +88,7 @@ func (p *proposals) row(f placement.Facet) owner.Row {
 		New:       f.ActiveEpoch <= 1,
 		First:     f.Epoch == 1,
 		ActiveSet: p.members(f.Active), NextSet: p.members(f.Next), ActiveEpoch: f.ActiveEpoch,
+		Lineage: f.Lineage,
 	}
 	if r.Owner == "" { // given back: anybody's of the set
 		r.Owner = p.anyOf(f)
@@ -190,13 +191,22 @@ func (p *proposals) Create(ctx context.Context, name facet.Name) (owner.Row, err
 }
 
 // CreateDetached implements owner.Placement.
-func (p *proposals) CreateDetached(ctx context.Context, name facet.Name) (owner.Row, error) {
+func (p *proposals) CreateDetached(ctx context.Context, name facet.Name, of facet.Lineage) (owner.Row, error) {
 	id := facet.NewIncarnation()
+	set, err := p.ownSet(id)
+	if err != nil {
+		return owner.Row{}, err
+	}
+	return p.create(ctx, placement.Create{Name: name, Incarnation: id, Owner: p.self, Set: set, Detached: true, Lineage: of})
+}
+
+// ownSet is the set of a new facet that this node owns.
+func (p *proposals) ownSet(id facet.Incarnation) (placement.Set, error) {
 	plan, err := planner.Choose(p.candidates(), planner.Request{Facet: id, Replicas: p.replicas, Pins: []cluster.NodeID{p.self.Node}})
 	if err != nil {
-		return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "no nodes for a new facet: %v", err)
+		return placement.Set{}, facet.Errorf(facet.CodeUnavailable, "no nodes for a new facet: %v", err)
 	}
-	return p.create(ctx, placement.Create{Name: name, Incarnation: id, Owner: p.self, Set: plan.Set, Detached: true})
+	return plan.Set, nil
 }
 
 func (p *proposals) create(ctx context.Context, c placement.Create) (owner.Row, error) {
@@ -288,8 +298,8 @@ func (p *proposals) Activate(ctx context.Context, row owner.Row) error {
 }
 
 // Bind implements owner.Placement.
-func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Row) error {
-	_, err := p.do(ctx, placement.Bind{Name: name, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation})
+func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Row, unserved bool) error {
+	_, err := p.do(ctx, placement.Bind{Name: name, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
 	return err
 }
 

@@ -168,6 +168,10 @@ func (c Create) apply(s *state, index uint64) Result {
 		owner: s.shareOwner(c.Owner), next: s.shareSet(c.Set), epoch: epochOf(s.generation),
 		index: index, state: Creating, bound: !c.Detached,
 	}
+	if !c.Lineage.IsZero() {
+		l := c.Lineage // on its own: a pointer to c would keep all of it
+		r.lineage = &l
+	}
 	if c.Active && !c.Detached && s.generation == 0 {
 		// Rule R21 is met: no holder was before this one, and the epoch is its own.
 		r.state, r.active, r.activeEpoch, r.holder = Active, r.next, r.epoch, r.owner
@@ -368,7 +372,7 @@ func (c Bind) apply(s *state, index uint64) Result {
 		old := s.rows.at(oldRef)
 		next, ok := nextEpoch(old.epoch, s.generation)
 		switch {
-		case !old.state.live():
+		case !old.state.live(), c.Unserved && old.state == Active:
 			return s.answer(RefusedState, index, oldRef)
 		case old.epoch != c.OldEpoch || !ok:
 			return s.answer(RefusedEpoch, index, oldRef)

@@ -29,14 +29,16 @@ import (
 //	                    lease over, 2 replace store). An address may have 259
 //	                    bytes, so API and peer carry two length bytes.
 //	Create           2  name, incarnation, node text, boot id, set,
-//	                    flags byte (1 detached, 2 active)
+//	                    flags byte (1 detached, 2 active, 4 lineage), lineage if
+//	                    its flag is set
 //	Acquire          3  incarnation, node text, boot id, expected epoch 8,
 //	                    released boot id (zero for none), set
 //	Activate         4  incarnation, epoch 8, boot id
 //	Release          5  incarnation, epoch 8, boot id
 //	Delete           6  incarnation, expected epoch 8
 //	Tomb             7  incarnation, epoch 8
-//	Bind             8  name, old incarnation, old epoch 8, new incarnation
+//	Bind             8  name, old incarnation, old epoch 8, new incarnation,
+//	                    flags byte (1 unserved), left out when it is zero
 //	SetClusterID     9  cluster id
 //	SetTenantLimits 10  tenant text, then 8 bytes each: facets, facet bytes,
 //	                    total bytes, requests/s, rows/s, concurrent requests,
@@ -58,7 +60,11 @@ import (
 //	11      …   row: incarnation, epoch 8, active epoch 8, row index 8,
 //	            owner node text, owner boot id, holder node text, holder boot
 //	            id (empty text and zero id for nobody), next set, active set,
-//	            state byte, flags byte (1 bound, 2 pinned), name
+//	            state byte, flags byte (1 bound, 2 pinned, 4 lineage), name,
+//	            lineage if its flag is set
+//
+// A lineage is the incarnation of the source, its position in 32 bytes, and a flags
+// byte (1 lossy). What has none is encoded as it was before there were lineages.
 //
 // No byte may follow. The log entry, the peer message or the snapshot block
 // around it carries the checksum.
@@ -70,9 +76,13 @@ const (
 	flagReplaceStore = 2
 	flagDetached     = 1
 	flagActive       = 2
+	flagCreateLine   = 4
 	flagBound        = 1
 	flagPinned       = 2
+	flagLineage      = 4
 	flagPin          = 1
+	flagUnserved     = 1
+	flagLossy        = 1
 )
 
 // ErrUnknownCommand says that a command or its version is not known here. A
@@ -114,8 +124,11 @@ func DecodeCommand(src []byte) (Command, error) {
 		c = r
 	case KindCreate:
 		r := Create{Name: d.name(), Incarnation: d.incarnation(), Owner: d.owner(), Set: d.set(true)}
-		flags := d.flags(flagDetached | flagActive)
+		flags := d.flags(flagDetached | flagActive | flagCreateLine)
 		r.Detached, r.Active = flags&flagDetached != 0, flags&flagActive != 0
+		if flags&flagCreateLine != 0 {
+			r.Lineage = d.lineage()
+		}
 		c = r
 	case KindAcquire:
 		c = Acquire{Incarnation: d.incarnation(), Owner: d.owner(), Expected: d.epoch(),
@@ -129,7 +142,14 @@ func DecodeCommand(src []byte) (Command, error) {
 	case KindTomb:
 		c = Tomb{Incarnation: d.incarnation(), Epoch: d.epoch()}
 	case KindBind:
-		c = Bind{Name: d.name(), Old: facet.Incarnation(d.id()), OldEpoch: d.epoch(), New: d.incarnation()}
+		r := Bind{Name: d.name(), Old: facet.Incarnation(d.id()), OldEpoch: d.epoch(), New: d.incarnation()}
+		if len(d.b) > 0 {
+			r.Unserved = d.flags(flagUnserved) != 0
+			if !r.Unserved {
+				d.fail("flags that are zero are left out") // one encoding for one command
+			}
+		}
+		c = r
 	case KindSetClusterID:
 		r := SetClusterID{ID: cluster.ID(d.id())}
 		if d.err == nil && r.ID.IsZero() {
@@ -175,7 +195,8 @@ func (c Create) appendPayload(dst []byte) []byte {
 	dst = append(dst, c.Incarnation[:]...)
 	dst = appendOwner(dst, c.Owner)
 	dst = appendSet(dst, c.Set)
-	return append(dst, bitIf(c.Detached, flagDetached)|bitIf(c.Active, flagActive))
+	dst = append(dst, bitIf(c.Detached, flagDetached)|bitIf(c.Active, flagActive)|bitIf(!c.Lineage.IsZero(), flagCreateLine))
+	return appendLineage(dst, &c.Lineage)
 }
 
 func (c Acquire) appendPayload(dst []byte) []byte {
@@ -203,7 +224,11 @@ func (c Tomb) appendPayload(dst []byte) []byte {
 
 func (c Bind) appendPayload(dst []byte) []byte {
 	dst = appendIDEpoch(appendName(dst, c.Name), c.Old, c.OldEpoch)
-	return append(dst, c.New[:]...)
+	dst = append(dst, c.New[:]...)
+	if c.Unserved {
+		dst = append(dst, flagUnserved)
+	}
+	return dst
 }
 
 func (c SetClusterID) appendPayload(dst []byte) []byte { return append(dst, c.ID[:]...) }
@@ -242,8 +267,8 @@ func (r *Result) AppendBinary(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, f.Index)
 	dst = appendOwner(appendOwner(dst, f.Owner), f.Holder)
 	dst = appendSet(appendSet(dst, f.Next), f.Active)
-	dst = append(dst, byte(f.State), bitIf(f.Bound, flagBound)|bitIf(f.Pinned, flagPinned))
-	return appendName(dst, f.Name)
+	dst = append(dst, byte(f.State), rowFlags(f.Bound, f.Pinned, !f.Lineage.IsZero()))
+	return appendLineage(appendName(dst, f.Name), &f.Lineage)
 }
 
 // DecodeResult reads an encoded result.
@@ -267,9 +292,12 @@ func DecodeResult(src []byte) (Result, error) {
 		f.Owner, f.Holder = d.ownerOrNobody(), d.ownerOrNobody()
 		f.Next, f.Active = d.set(false), d.set(false)
 		f.State = d.state()
-		flags := d.flags(flagBound | flagPinned)
+		flags := d.flags(flagBound | flagPinned | flagLineage)
 		f.Bound, f.Pinned = flags&flagBound != 0, flags&flagPinned != 0
 		f.Name = d.name()
+		if flags&flagLineage != 0 {
+			f.Lineage = d.lineage()
+		}
 	case has > 1:
 		d.fail("bad row mark %d", has)
 	}
@@ -277,6 +305,19 @@ func DecodeResult(src []byte) (Result, error) {
 		return Result{}, fmt.Errorf("decode placement result: %w", err)
 	}
 	return r, nil
+}
+
+func rowFlags(bound, pinned, lineage bool) byte {
+	return bitIf(bound, flagBound) | bitIf(pinned, flagPinned) | bitIf(lineage, flagLineage)
+}
+
+// appendLineage appends nothing for none.
+func appendLineage(dst []byte, l *facet.Lineage) []byte {
+	if l.IsZero() {
+		return dst
+	}
+	dst = l.At.AppendBinary(append(dst, l.Source[:]...))
+	return append(dst, bitIf(l.Lossy, flagLossy))
 }
 
 func bitIf(on bool, bit byte) byte {

@@ -77,6 +77,7 @@ type Create struct {
 	// it holds its data (import, restore).
 	Detached bool
 	Active   bool
+	Lineage  facet.Lineage
 }
 
 // Acquire issues the next epoch to a process life. Expected is the epoch the
@@ -139,6 +140,10 @@ type Bind struct {
 	Old      facet.Incarnation // zero: the name must lead nowhere
 	OldEpoch facet.Epoch
 	New      facet.Incarnation
+	// Unserved is for an old one that its proposer never served: the command is refused
+	// with RefusedState if anybody was activated in OldEpoch, and whoever proposes it has
+	// waited out the lease of the old row's holder, as for Activate (rules R21, R25).
+	Unserved bool
 }
 
 // SetClusterID names the cluster, once.

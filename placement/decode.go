@@ -159,6 +159,21 @@ func (d *decoder) ownerOrNobody() (o Owner) {
 	return o
 }
 
+func (d *decoder) lineage() facet.Lineage {
+	l := facet.Lineage{Source: d.incarnation(), At: d.position()}
+	l.Lossy = d.flags(flagLossy) != 0
+	return l
+}
+
+func (d *decoder) position() facet.Position {
+	p, rest, err := facet.DecodePosition(d.b)
+	if err != nil {
+		d.fail("%w", err)
+	}
+	d.b = rest
+	return p
+}
+
 func (d *decoder) tenant() facet.Tenant {
 	s := d.text(facet.MaxTenantLen)
 	if d.err != nil {

@@ -166,6 +166,8 @@ type Facet struct {
 	Next        Set
 	Active      Set
 	ActiveEpoch facet.Epoch
+	// Lineage is zero for a facet that began empty or with an imported file.
+	Lineage facet.Lineage
 	// Index is the log index of the last change of this row.
 	Index uint64
 }

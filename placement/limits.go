@@ -39,7 +39,7 @@ const (
 	maxBlockLen = 64 << 10
 
 	// walkChunks is how many chunks of rows an iteration reads under one hold
-	// of the read lock: 312 rows, some ten microseconds.
+	// of the read lock: 292 rows, some ten microseconds.
 	walkChunks = 4
 
 	// applySlice is how many commands Apply carries out under one hold of the

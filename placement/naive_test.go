@@ -130,7 +130,7 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 			return RefusedTenantLimit, none
 		}
 		f := Facet{Name: c.Name, Incarnation: c.Incarnation, State: Creating, Bound: !c.Detached,
-			Epoch: m.next(0), Owner: c.Owner, Next: c.Set}
+			Epoch: m.next(0), Owner: c.Owner, Next: c.Set, Lineage: c.Lineage}
 		if c.Active && !c.Detached && f.Epoch == 1 {
 			f.State, f.ActiveEpoch, f.Active, f.Holder = Active, f.Epoch, f.Next, f.Owner
 		}
@@ -269,7 +269,7 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 			return RefusedName, none
 		case !taken && !f.Bound && m.full(c.Name.Tenant):
 			return RefusedTenantLimit, f.Incarnation
-		case taken && !isLive(old):
+		case taken && (!isLive(old) || c.Unserved && old.State == Active):
 			return RefusedState, old.Incarnation
 		case taken && old.Epoch != c.OldEpoch:
 			return RefusedEpoch, old.Incarnation

@@ -43,7 +43,7 @@ import (
 //	6 row       incarnation, epoch 8, active epoch 8, index 8, owner number 4,
 //	            holder number 4 (an owner), next set number 4, active set
 //	            number 4 (0 for none), state byte, flags byte (1 bound, 2
-//	            pinned), name
+//	            pinned, 4 lineage), name, lineage if its flag is set
 //	7 tombstone incarnation
 //	8 end       once: count 8 of each of node, limits, owner, set, row, tombstone
 //
@@ -85,7 +85,7 @@ type Snapshot struct {
 	tombs      int
 }
 
-// Freeze gives the table as it is now. It copies a pointer for every 78 rows
+// Freeze gives the table as it is now. It copies a pointer for every 73 rows
 // and 512 tombstones, no row. Only the goroutine that calls Apply may call it.
 func (t *Table) Freeze() *Snapshot {
 	t.mu.Lock()
@@ -210,8 +210,11 @@ func (w *blockWriter) row(r *row, owners map[*Owner]uint32, sets map[*members]ui
 	w.buf = binary.BigEndian.AppendUint32(w.buf, owners[r.holder])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.next])
 	w.buf = binary.BigEndian.AppendUint32(w.buf, sets[r.active])
-	w.buf = append(w.buf, byte(r.state), bitIf(r.bound, flagBound)|bitIf(r.pinned, flagPinned))
+	w.buf = append(w.buf, byte(r.state), rowFlags(r.bound, r.pinned, r.lineage != nil))
 	w.buf = appendName(w.buf, r.name())
+	if r.lineage != nil {
+		w.buf = appendLineage(w.buf, r.lineage)
+	}
 	w.record()
 }
 
@@ -427,9 +430,13 @@ func (r *restorer) row(d *decoder) {
 	x := row{incarnation: d.incarnation(), epoch: d.epoch(), activeEpoch: d.epoch(), index: d.u64()}
 	owner, holder, next, active := d.u32(), d.u32(), d.u32(), d.u32()
 	x.state = d.state()
-	flags := d.flags(flagBound | flagPinned)
+	flags := d.flags(flagBound | flagPinned | flagLineage)
 	x.bound, x.pinned = flags&flagBound != 0, flags&flagPinned != 0
 	name := d.name()
+	if flags&flagLineage != 0 {
+		l := d.lineage()
+		x.lineage = &l
+	}
 	switch {
 	case d.err != nil:
 		return

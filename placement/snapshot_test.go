@@ -28,7 +28,7 @@ func sampleTable(t testing.TB) *Table {
 		Activate{incarnation(2), 2<<48 | 1, bootID(1)},
 		Acquire{Incarnation: incarnation(2), Owner: owner("n2", 2), Expected: 2<<48 | 1, Set: both},
 		Delete{incarnation(3), 0}, Tomb{incarnation(3), 2<<48 | 2},
-		Bind{name("acme", "old"), incarnation(4), 2<<48 | 1, incarnation(5)},
+		Bind{Name: name("acme", "old"), Old: incarnation(4), OldEpoch: 2<<48 | 1, New: incarnation(5)},
 		Delete{incarnation(7), 0},
 		SetNode{"n2", NodeDraining}, Pin{incarnation(2), true}, Renew{},
 	}
@@ -41,10 +41,36 @@ func sampleTable(t testing.TB) *Table {
 	return tab
 }
 
+// TestSnapshotLineage: the golden file is from before there were lineages and is read
+// as ever; a row that has one keeps it.
+func TestSnapshotLineage(t *testing.T) {
+	tab := sampleTable(t)
+	want := lineage(2, true)
+	if _, err := tab.ApplyCommands(100, Create{Name: name("acme", "new"), Incarnation: incarnation(9), Owner: owner("n1", 1),
+		Set: setOf("n1", 1), Lineage: want}); err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if _, err := tab.Freeze().WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "snapshot-lineage.bin", buf.Bytes())
+	again := NewTable()
+	if err := again.Restore(&buf); err != nil {
+		t.Fatal(err)
+	}
+	if f, _ := again.ByIncarnation(incarnation(9)); f.Lineage != want {
+		t.Errorf("restored %+v, want %+v", f.Lineage, want)
+	}
+	if got, want := fmt.Sprint(dump(again)), fmt.Sprint(dump(tab)); got != want {
+		t.Errorf("restored\n%s\nwant\n%s", got, want)
+	}
+}
+
 func dump(tab *Table) map[facet.Incarnation]string {
 	out := map[facet.Incarnation]string{}
 	for f := range tab.Facets() {
-		out[f.Incarnation] = fmt.Sprint(f.Name, f.State, f.Bound, f.Epoch, f.Owner, f.Holder, f.Pinned, f.Next.Members(), f.Active.Members(), f.ActiveEpoch, f.Index)
+		out[f.Incarnation] = fmt.Sprint(f.Name, f.State, f.Bound, f.Epoch, f.Owner, f.Holder, f.Pinned, f.Next.Members(), f.Active.Members(), f.ActiveEpoch, f.Index, f.Lineage)
 	}
 	return out
 }

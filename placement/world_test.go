@@ -34,6 +34,11 @@ func register(node string, n byte) RegisterNode {
 
 func owner(node string, n byte) Owner { return Owner{cluster.NodeID(node), bootID(n)} }
 
+func lineage(of uint32, lossy bool) facet.Lineage {
+	at := facet.Position{Epoch: 7, Seq: facet.Seq(of), Sum: facet.Sum{Hi: 8, Lo: 9}}
+	return facet.Lineage{Source: incarnation(of), At: at, Lossy: lossy}
+}
+
 func setOf(node string, n byte) Set { return mustSet(Member{cluster.NodeID(node), storeID(n)}) }
 
 // randomCommand draws a command over a universe so small that commands meet.
@@ -84,7 +89,11 @@ func randomCommand(rng *rand.Rand) Command {
 		}
 		return r
 	case k < 33:
-		return Create{Name: nm(), Incarnation: id(), Owner: owner(node(), boot()), Set: set(), Detached: rng.IntN(4) == 0, Active: rng.IntN(2) == 0}
+		c := Create{Name: nm(), Incarnation: id(), Owner: owner(node(), boot()), Set: set(), Detached: rng.IntN(4) == 0, Active: rng.IntN(2) == 0}
+		if rng.IntN(3) == 0 {
+			c.Lineage = lineage(uint32(1+rng.IntN(ids)), rng.IntN(2) == 0)
+		}
+		return c
 	case k < 50:
 		c := Acquire{Incarnation: id(), Owner: owner(node(), boot()), Expected: epoch()}
 		if rng.IntN(2) == 0 {
@@ -103,7 +112,7 @@ func randomCommand(rng *rand.Rand) Command {
 	case k < 85:
 		return Tomb{Incarnation: id(), Epoch: epoch()}
 	case k < 93:
-		c := Bind{Name: nm(), New: id(), OldEpoch: epoch()}
+		c := Bind{Name: nm(), New: id(), OldEpoch: epoch(), Unserved: rng.IntN(2) == 0}
 		if rng.IntN(2) == 0 {
 			c.Old = id()
 		}

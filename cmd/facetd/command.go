@@ -29,8 +29,8 @@ type action func(ctx context.Context, p *program, args []string) error
 func commands() []*command {
 	return []*command{
 		devCommand(), serveCommand(), sqlCommand(),
-		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetDeleteCommand(),
-		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(),
+		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetCloneCommand(), facetDeleteCommand(),
+		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(), facetRecoverCommand(),
 		statusCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),

@@ -30,12 +30,15 @@ type facetJSON struct {
 	Active    bool     `json:"active"`
 	Pinned    bool     `json:"pinned"`
 	ID        string   `json:"incarnation"`
+
+	Lineage *client.Lineage `json:"lineage,omitempty"`
 }
 
 func asJSON(i client.Info) facetJSON {
 	j := facetJSON{
 		Tenant: string(i.Name.Tenant), Facet: i.Name.Facet, Owner: i.Owner, OwnerURL: i.OwnerURL,
 		Epoch: uint64(i.Epoch), Replicas: i.Replicas, State: i.State, Active: i.Active, Pinned: i.Pinned, ID: i.Incarnation,
+		Lineage: i.Lineage,
 	}
 	if i.SizeBytes >= 0 {
 		j.SizeBytes = &i.SizeBytes
@@ -101,6 +104,13 @@ func writeInfo(t io.Writer, i client.Info) {
 	fmt.Fprintf(t, "owner\t%s\n", owner)
 	fmt.Fprintf(t, "replicas\t%s\n", replicasText(i))
 	fmt.Fprintf(t, "epoch\t%v\n", i.Epoch)
+	if l := i.Lineage; l != nil {
+		how := "made of"
+		if l.Lossy {
+			how = "LOSSY, recovered from one copy of"
+		}
+		fmt.Fprintf(t, "lineage\t%s %s at %s\n", how, l.Source, l.Position)
+	}
 }
 
 func facetListCommand() *command {
@@ -277,6 +287,24 @@ live database with "sqlite3 live.db '.backup copy.db'" first.`,
 			if errors.Is(err, facet.ErrExists) {
 				return fmt.Errorf("facet %s exists already; --replace exchanges all that is in it", f.Name())
 			}
+			if err != nil {
+				return err
+			}
+			return printInfo(p, info, *json_)
+		}
+	})
+}
+
+func facetCloneCommand() *command {
+	return facetCommand(command{
+		name: "facet clone", args: "TENANT/FACET TENANT/FACET", short: "make a facet with what another one holds", minArgs: 2, maxArgs: 2,
+		long: `The first is read as it is at one moment, without stopping writers; the second is
+made, of the same tenant or another, and is a facet of its own from then on.`,
+		examples: []string{"facetd facet clone acme/notes acme/notes-test"},
+	}, func(fs *flag.FlagSet) func(context.Context, *program, *client.Facet, []string) error {
+		json_ := fs.Bool("json", false, "print JSON")
+		return func(ctx context.Context, p *program, f *client.Facet, args []string) error {
+			info, err := f.Clone(ctx, args[0])
 			if err != nil {
 				return err
 			}

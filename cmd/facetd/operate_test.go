@@ -226,6 +226,28 @@ func TestFacetPlaceCommands(t *testing.T) {
 	})
 }
 
+func TestFacetRecoverCommand(t *testing.T) {
+	o, server := openOffice(t)
+	runLines(t, server, []line{
+		{"facet recover acme/notes", 2, "", "needs --from NODE"},
+		{"facet recover --from n3 acme/notes", 2, "", "no terminal to ask on"},
+		{"facet recover --from n3 --dry-run acme/notes", 1, "n2           ends at 1.42, known to be committed up to 41, ok", "acme/notes is not recovered: enough copies answer"},
+		{"facet recover --from n3 --yes acme/notes", 1, "", "acme/notes is not recovered: enough copies answer"},
+		{"facet recover --from n9 --dry-run acme/notes", 1, "", "there is no node n9"},
+	})
+	o.nodes.SetState("n1", service.NodeGone)
+	o.nodes.SetState("n2", service.NodeGone)
+	runLines(t, server, []line{
+		{"facet recover --from n3 --dry-run acme/notes", 0, "n2           does not answer\nn3           ends at 1.42", ""},
+		{"facet recover --from n3 --dry-run acme/notes", 0, "what is behind 41 is not known to be committed", ""},
+		{"facet recover --from n3 --dry-run --json acme/notes", 0, `"position":"1.42","committed":41,`, ""},
+		{"facet stat acme/notes", 0, "epoch        1\ncopies ", ""},
+		{"facet recover --from n3 --yes acme/notes", 0, "lineage   LOSSY, recovered from one copy of 00000000000000000000000000000000 at 1.42", "acme/notes goes on from the copy of n3"},
+		{"facet stat acme/notes", 0, "lineage      LOSSY", ""},
+		{"facet stat --json acme/notes", 0, `"lineage":{"source":"00000000000000000000000000000000","position":"1.42","lossy":true}`, ""},
+	})
+}
+
 func TestRecoverCommand(t *testing.T) {
 	dir := t.TempDir()
 	recoverHere := func(code int, want string, args ...string) {

@@ -21,6 +21,15 @@ type Promise struct {
 	Health      Health
 }
 
+// AsPromise is what a promise would have told, made by nobody: for who looks at a copy
+// without fencing it. It may be other the moment after.
+func (m *Meta) AsPromise() Promise {
+	return Promise{
+		Incarnation: m.ID, Last: m.Last, Base: pages.Base{Position: m.Base, Pages: m.BasePages},
+		CommitKnown: m.CommitKnown, Health: m.Health,
+	}
+}
+
 // fence compares a session with what was promised. raise says that its epoch is
 // new here: a promise must be placed before anything else of the session.
 func (s *Store) fence(st *state, epoch facet.Epoch, boot Boot) (raise bool, err error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -123,6 +124,9 @@ func TestStory(t *testing.T) {
 	operator(n1, "node", "undrain", "n2")
 	n4 := c.join()
 	operator(n2, "rebalance")
+	// A clone of what the program writes to, at one moment, by way of a node that may
+	// not own it.
+	operator(n4, "facet", "clone", "acme/notes-0", "test/notes")
 	operator(n2, "node", "decommission", "n1")
 	n1.term()
 	n1.removed = true
@@ -136,6 +140,14 @@ func TestStory(t *testing.T) {
 	n3.kill()
 	p.goesOn()
 	p.finish()
+	clone, err := p.cl.Facet("test/notes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cloned := p.numbers(clone)
+	if len(cloned) == 0 || len(cloned) > len(p.told[0]) || !slices.Equal(cloned, p.told[0][:len(cloned)]) {
+		t.Errorf("the clone holds %v, its source %v: it is not what that held at any moment", cloned, p.told[0])
+	}
 }
 
 // program is a Go program that writes numbers in a loop, to one facet after the
@@ -224,23 +236,7 @@ func (p *program) finish() {
 	<-p.ended
 	all := 0
 	for at, f := range p.facets {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		rows, err := f.Query(ctx, "SELECT i FROM note ORDER BY rowid")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var there []int
-		for rows.Next() {
-			var i int
-			if err := rows.Scan(&i); err != nil {
-				t.Fatal(err)
-			}
-			there = append(there, i)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatal(err)
-		}
+		there := p.numbers(f)
 		all += len(there)
 		if len(there) != len(p.told[at]) {
 			t.Errorf("facet %d holds %d numbers, the program was told of %d", at, len(there), len(p.told[at]))
@@ -253,4 +249,27 @@ func (p *program) finish() {
 		}
 	}
 	t.Logf("%d numbers are there, each once and in its place", all)
+}
+
+// numbers are what a facet holds, as they were written.
+func (p *program) numbers(f *client.Facet) (there []int) {
+	t := p.c.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	rows, err := f.Query(ctx, "SELECT i FROM note ORDER BY rowid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var i int
+		if err := rows.Scan(&i); err != nil {
+			t.Fatal(err)
+		}
+		there = append(there, i)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return there
 }

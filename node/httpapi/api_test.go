@@ -72,7 +72,7 @@ func TestFacets(t *testing.T) {
 		{"GET", "/v1/facets?tenant=acme&after=" + strings.Repeat("a", 129), "", 400, `after`, nil},
 		{"PUT", "/v1/facets/acme/_x", "", 400, `facet name \"_x\" is not valid`, nil},
 		{"PUT", "/v1/facets/acme", "", 404, "tenant=acme", nil},
-		{"GET", "/v1/facets/acme/notes/list", "", 404, "export, import, move and pin", nil},
+		{"GET", "/v1/facets/acme/notes/list", "", 404, "export, import, clone, move, pin and recover", nil},
 		{"POST", f + "/move", `{"to":"n1"}`, 200, `"owner":"n1"`, nil}, // it is there
 		{"POST", f + "/move", `{"to":"n4"}`, 404, `there is no node n4 in this cluster; the nodes are n1, n2, n3`, nil},
 		{"POST", f + "/move", `{"to":"N 2"}`, 400, `node id`, nil},

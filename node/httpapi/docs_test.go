@@ -20,6 +20,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`"query_duration_ms":[0-9.e-]+`), `"query_duration_ms":0.03`},
 	{regexp.MustCompile(`"tx":"[0-9a-f]{32}"`), `"tx":"5c1f0e…"`},
 	{regexp.MustCompile(`"incarnation":"[0-9a-f]{32}"`), `"incarnation":"9d2a41…"`},
+	{regexp.MustCompile(`"source":"[0-9a-f]{32}"`), `"source":"9d2a41…"`},
 	{regexp.MustCompile(`"position":"[0-9.]+"`), `"position":"1.42"`},
 	{regexp.MustCompile(`"size_bytes":[0-9]+`), `"size_bytes":8192`},
 	{regexp.MustCompile(`"baton":"[^"]+"`), `"baton":"AQFk…"`},

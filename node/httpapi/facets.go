@@ -154,6 +154,15 @@ func writeInfo(w *httpjson.Writer, info *service.Info) {
 	w.Bool(info.Active)
 	w.Raw(`,"pinned":`)
 	w.Bool(info.Pinned)
+	if l := &info.Lineage; !l.IsZero() {
+		w.Raw(`,"lineage":{"source":"`)
+		w.Raw(l.Source.String())
+		w.Raw(`","position":`)
+		httpjson.Str(w, l.At.String())
+		w.Raw(`,"lossy":`)
+		w.Bool(l.Lossy)
+		w.Byte('}')
+	}
 	w.Raw(`,"size_bytes":`)
 	if info.SizeBytes < 0 {
 		w.Raw("null}")
@@ -231,6 +240,61 @@ func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.
 		status = http.StatusOK
 	}
 	answerInfo(w, status, &info)
+}
+
+// clone answers POST /v1/facets/T/F/clone {"to":"TENANT/FACET"}. Whoever asks may read
+// the source and administer what is made of it.
+func (h *Handler) clone(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
+	var to facet.Name
+	if err == nil {
+		to, err = h.cloneTo(w, r)
+	}
+	if err == nil {
+		_, err = h.authorize(r, Scope{to.Tenant, to.Facet}, Admin)
+	}
+	var info service.Info
+	if err == nil {
+		info, err = h.svc.Clone(r.Context(), name, to)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answerInfo(w, http.StatusCreated, &info)
+}
+
+// cloneTo reads the name of a clone from the body.
+func (h *Handler) cloneTo(w http.ResponseWriter, r *http.Request) (to facet.Name, err error) {
+	if _, err := query(r); err != nil {
+		return to, err
+	}
+	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget)
+	if err != nil {
+		return to, err
+	}
+	defer body.Close()
+	jr, err := httpjson.NewReader(body.Bytes)
+	if err != nil {
+		return to, err
+	}
+	d := &execDecoder{Reader: jr}
+	err = d.fields(func(key []byte) error {
+		if string(key) != "to" {
+			return unknownField(key, "to")
+		}
+		return d.word(func(v string) (err error) {
+			to, err = facet.ParseName(v)
+			return err
+		})
+	})
+	if err == nil {
+		err = d.End()
+	}
+	if err == nil && to == (facet.Name{}) {
+		err = hinted(`send {"to":"TENANT/FACET"}`, "the body does not say what to clone it to")
+	}
+	return to, err
 }
 
 // elsewhere is the redirect to the owner of a facet, if it is known to be another

@@ -300,6 +300,115 @@ func writeTime(w *httpjson.Writer, t time.Time) {
 	httpjson.Str(w, t.UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
+// recoverFacet answers POST /v1/facets/T/F/recover {"from":"NODE"}: when it does, the name
+// leads to a facet made of the copy at that node, unless it is a dry run.
+func (h *Handler) recoverFacet(w http.ResponseWriter, r *http.Request, name facet.Name) {
+	// What is lost is lost for the platform, so it is not for an admin of the tenant.
+	body, err := h.smallBody(w, r, Scope{})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	req, err := decodeRecover(body.Bytes)
+	body.Close()
+	var rec service.Recovery
+	if err == nil {
+		rec, err = h.opts.Operator.Recover(r.Context(), name, req)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	jsonHeader(w)
+	jw := httpjson.NewWriter(w, http.StatusOK)
+	writeRecovery(jw, &rec)
+	jw.Byte('\n')
+	jw.Close() // a peer that is gone needs no answer
+}
+
+func decodeRecover(src []byte) (req service.RecoverRequest, err error) {
+	jr, err := httpjson.NewReader(src)
+	if err != nil {
+		return req, err
+	}
+	d := &execDecoder{Reader: jr}
+	err = d.fields(func(key []byte) (err error) {
+		switch string(key) {
+		case "from":
+			return d.nodeID(&req.From)
+		case "incarnation":
+			return d.word(func(v string) (err error) {
+				if req.Incarnation, err = facet.ParseIncarnation(v); err != nil {
+					return badRequest("%v", err)
+				}
+				return nil
+			})
+		case "dry_run":
+			req.DryRun, err = d.Bool()
+			return err
+		}
+		return unknownField(key, "from, incarnation and dry_run")
+	})
+	if err == nil {
+		err = d.End()
+	}
+	if err == nil && req.From.IsZero() {
+		err = hinted(`send {"from":"NODE","dry_run":true} to see what there is`, "the body does not say which node's copy to go on from")
+	}
+	return req, err
+}
+
+func writeRecovery(w *httpjson.Writer, rec *service.Recovery) {
+	w.Raw(`{"tenant":`)
+	httpjson.Str(w, string(rec.Name.Tenant))
+	w.Raw(`,"facet":`)
+	httpjson.Str(w, rec.Name.Facet)
+	w.Raw(`,"incarnation":"`)
+	w.Raw(rec.Incarnation.String())
+	w.Raw(`","from":`)
+	httpjson.Str(w, string(rec.From))
+	w.Raw(`,"position":`)
+	httpjson.Str(w, rec.Position.String())
+	w.Raw(`,"committed":`)
+	w.Uint(uint64(rec.Committed))
+	w.Raw(`,"size_bytes":`)
+	w.Int(rec.SizeBytes)
+	w.Raw(`,"last_owner":`)
+	httpjson.Str(w, string(rec.LastOwner))
+	w.Raw(`,"copies":[`)
+	for i := range rec.Copies {
+		c := &rec.Copies[i]
+		if i > 0 {
+			w.Byte(',')
+		}
+		w.Raw(`{"node":`)
+		httpjson.Str(w, string(c.Node))
+		if c.Problem != "" {
+			w.Raw(`,"problem":`)
+			httpjson.Str(w, c.Problem)
+		} else {
+			w.Raw(`,"position":`)
+			httpjson.Str(w, c.Position.String())
+			w.Raw(`,"committed":`)
+			w.Uint(uint64(c.Committed))
+			w.Raw(`,"health":`)
+			httpjson.Str(w, c.Health)
+		}
+		w.Byte('}')
+	}
+	w.Raw(`],"replicas":`)
+	w.Int(int64(rec.Replicas))
+	w.Raw(`,"refused":`)
+	httpjson.Str(w, rec.Refused)
+	w.Raw(`,"recovered":`)
+	if rec.Recovered == nil {
+		w.Raw(`null}`)
+		return
+	}
+	writeInfo(w, rec.Recovered)
+	w.Byte('}')
+}
+
 // nobody is the operator of a node that was given none.
 type nobody struct{}
 
@@ -316,6 +425,11 @@ func (nobody) Operations(context.Context) ([]service.Operation, error) { return 
 // Cancel implements service.Operator.
 func (nobody) Cancel(_ context.Context, id string) error {
 	return facet.Errorf(facet.CodeNotFound, "there is no operation %s", shown(id))
+}
+
+// Recover implements service.Operator.
+func (nobody) Recover(context.Context, facet.Name, service.RecoverRequest) (service.Recovery, error) {
+	return service.Recovery{}, errNobody
 }
 
 // Move implements service.Operator.

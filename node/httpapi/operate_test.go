@@ -1,12 +1,15 @@
 package httpapi
 
 import (
+	"bytes"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/fakeservice"
+	"github.com/facetd/facetd/node/service"
 )
 
 func TestMoveAndPin(t *testing.T) {
@@ -35,6 +38,65 @@ func TestMoveAndPin(t *testing.T) {
 		{"DELETE", f + "/pin", "", 200, `"owner":"n1"`, nil},
 		{"GET", f + "/pin", "", 405, "Allow: PUT, DELETE", nil},
 	})
+}
+
+func TestCloneFacet(t *testing.T) {
+	a := start(t, Options{})
+	const f = "/v1/facets/acme/notes"
+	a.table([]request{
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 404, `"not_found"`, nil},
+		{"PUT", f, "", 201, `"facet":"notes"`, nil},
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 201, `"tenant":"bolt","facet":"copy"`, nil},
+		{"POST", f + "/clone", `{"to":"bolt/copy"}`, 409, `already_exists`, nil},
+		{"POST", f + "/clone", `{}`, 400, `what to clone it to`, nil},
+		{"POST", f + "/clone", `{"to":"copy"}`, 400, `"bad_request"`, nil},
+		{"POST", f + "/clone", `{"as":"bolt/copy"}`, 400, `unknown field`, nil},
+		{"POST", f + "/clone?to=bolt/copy", ``, 400, `unknown query parameter`, nil},
+		{"GET", f + "/clone", "", 405, "Allow: POST", nil},
+	})
+}
+
+// Who clones may read the source and administer what is made of it.
+func TestCloneNeedsBoth(t *testing.T) {
+	a := start(t, Options{Authorize: func(_ *http.Request, s Scope, _ Access) (Access, error) {
+		return map[facet.Tenant]Access{"acme": Read, "bolt": Admin}[s.Tenant], nil
+	}})
+	for _, f := range []facet.Name{{Tenant: "acme", Facet: "notes"}, {Tenant: "bolt", Facet: "notes"}} {
+		if _, err := a.svc.Import(t.Context(), f, bytes.NewReader(nil), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.table([]request{
+		{"POST", "/v1/facets/acme/notes/clone", `{"to":"bolt/copy"}`, 201, `"tenant":"bolt"`, nil},
+		{"POST", "/v1/facets/bolt/notes/clone", `{"to":"acme/copy"}`, 403, `"forbidden"`, nil},
+		{"POST", "/v1/facets/zeta/notes/clone", `{"to":"bolt/zeta"}`, 403, `"forbidden"`, nil},
+	})
+}
+
+func TestRecoverFacet(t *testing.T) {
+	a := start(t, Options{})
+	const f = "/v1/facets/acme/notes"
+	a.table([]request{
+		{"POST", f + "/recover", `{"from":"n3"}`, 404, `"not_found"`, nil},
+		{"PUT", f, "", 201, `"pinned":false,"size_bytes":`, nil}, // no lineage
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"refused":"enough copies answer","recovered":null`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 400, `enough copies answer`, nil},
+		{"POST", f + "/recover", `{"from":"n9"}`, 404, `there is no node n9`, nil},
+		{"POST", f + "/recover", `{"dry_run":true}`, 400, `which node's copy`, nil},
+		{"POST", f + "/recover", `{"from":"n3","to":"n2"}`, 400, `there are from, incarnation and dry_run`, nil},
+		{"POST", f + "/recover", `{"from":"n3","incarnation":"1"}`, 400, `32 hexadecimal digits`, nil},
+		{"GET", f + "/recover", "", 405, "Allow: POST", nil},
+	})
+	a.svc.Nodes.SetState("n1", service.NodeGone)
+	a.svc.Nodes.SetState("n2", service.NodeGone)
+	a.table([]request{
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"from":"n3","position":"1.42","committed":41,`, nil},
+		{"POST", f + "/recover", `{"from":"n3","dry_run":true}`, 200, `"copies":[{"node":"n1","problem":"does not answer"},{"node":"n2","problem":"does not answer"},{"node":"n3","position":"1.42","committed":41,"health":"ok"}],"replicas":3,"refused":"","recovered":null}`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 200, `"recovered":{"tenant":"acme","facet":"notes",`, nil},
+		{"POST", f + "/recover", `{"from":"n3"}`, 200, `"position":"1.42","lossy":true},"size_bytes":`, nil},
+	})
+	a.svc.Nodes.Fail(&facet.Error{Code: facet.CodeNotOwner, Message: "the copy is at node n3", Owner: "10.0.0.3:7400"})
+	a.table([]request{{"POST", f + "/recover", `{"from":"n3"}`, 307, "Location: http://10.0.0.3:7400" + f + "/recover", nil}})
 }
 
 func TestOperations(t *testing.T) {

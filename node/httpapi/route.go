@@ -118,6 +118,10 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 		if h.allow(w, r, http.MethodPut) {
 			h.importFile(w, r, id)
 		}
+	case "clone":
+		if h.allow(w, r, http.MethodPost) {
+			h.clone(w, r, id)
+		}
 	case "move":
 		if h.allow(w, r, http.MethodPost) {
 			h.move(w, r, id)
@@ -126,8 +130,12 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 		if h.allow(w, r, http.MethodPut, http.MethodDelete) {
 			h.pin(w, r, id)
 		}
+	case "recover":
+		if h.allow(w, r, http.MethodPost) {
+			h.recoverFacet(w, r, id)
+		}
 	default:
-		h.notFound(w, r, "below a facet there are export, import, move and pin; a facet's name has no slash")
+		h.notFound(w, r, "below a facet there are export, import, clone, move, pin and recover; a facet's name has no slash")
 	}
 }
 

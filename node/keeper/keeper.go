@@ -176,6 +176,16 @@ func (k *Keeper) check(from peer.Remote, s peer.Session) bool {
 	return err == nil && promised(r, s.Epoch, replica.Boot(from.Boot))
 }
 
+// Inspect implements peer.Inspector: it tells what the copy here has.
+func (k *Keeper) Inspect(_ *peer.Caller, s peer.Session) (replica.Promise, error) {
+	r, err := k.store.Replica(s.Incarnation)
+	if err != nil {
+		return replica.Promise{}, err
+	}
+	m := r.Meta()
+	return m.AsPromise(), nil
+}
+
 // Fetch implements peer.Handler: it sends the entries of a copy to the session
 // that has fenced it.
 func (k *Keeper) Fetch(ctx context.Context, from *peer.Caller, r peer.FetchRequest, out *peer.EntryWriter) error {

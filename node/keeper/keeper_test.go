@@ -451,5 +451,6 @@ func TestOptions(t *testing.T) {
 
 var _ interface {
 	peer.Handler
+	peer.Inspector
 	peer.Installer
 } = (*Keeper)(nil)

@@ -69,7 +69,7 @@ func TestOverTheWire(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
 		net := memnet.New(1)
-		there := listen(t, net, 2, func(c *peer.Config) { c.Handler, c.Snapshots = w.k, w.k })
+		there := listen(t, net, 2, func(c *peer.Config) { c.Handler, c.Inspector, c.Snapshots = w.k, w.k, w.k })
 		defer there.Close()
 		ears := &ears{ready: make(chan struct{}, 1)}
 		here := listen(t, net, 1, func(c *peer.Config) { c.Acks = ears })
@@ -110,6 +110,15 @@ func TestOverTheWire(t *testing.T) {
 		check(t, err)
 		if !yes[0] || yes[1] {
 			t.Errorf("checked: %v", yes)
+		}
+		copies, err := p.Inspect(ctx, []peer.Session{{Incarnation: idA, Epoch: 9}, {Incarnation: testID(99), Epoch: 1}})
+		check(t, err)
+		if c := copies[0]; c.Err != nil || c.Promise.Last.Seq != 4 || c.Promise.CommitKnown != 1 || c.From.Store != storeID(2) ||
+			!errors.Is(copies[1].Err, replica.ErrUnknown) || w.store.Has(testID(99)) {
+			t.Errorf("inspected: %+v", copies)
+		}
+		if r, err := w.store.Replica(idA); err != nil || r.Meta().Promised != 1 {
+			t.Errorf("looking at a copy changed what it promised: %+v", r.Meta())
 		}
 		got, err := p.Fetch(ctx, peer.FetchRequest{Incarnation: idA, Epoch: 1, From: 2, To: 3})
 		check(t, err)

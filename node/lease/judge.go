@@ -15,8 +15,8 @@ import (
 )
 
 // court is where commands wait that may only be proposed once a lease is over:
-// ACTIVATE (R21), the tombstone of a facet (R47), and a new process life of a node
-// (R3). A command that is asked for by several callers waits once.
+// ACTIVATE (R21), the tombstone of a facet (R47), the end of one that its successor
+// never served (R25), and a new process life of a node (R3). A command that is asked for by several callers waits once.
 //
 // A command is judged when it comes in, when its row changes, when a round of
 // grants has ended, when nodes changed, and when its lease is over at the latest.
@@ -68,7 +68,7 @@ func (c *court) init() {
 	c.due = quorum.Never
 }
 
-// Judge proposes an Activate, a Tomb or a RegisterNode when the lease that stands
+// Judge proposes an Activate, a Tomb, a Bind that is Unserved or a RegisterNode when the lease that stands
 // against it is over, and returns the encoded result. It waits as long as ctx
 // allows. What the command says about leases itself does not count: the judgement
 // is this node's.
@@ -102,7 +102,9 @@ func Judged(command []byte) bool {
 }
 
 func judged(c placement.Command) bool {
-	switch c.(type) {
+	switch c := c.(type) {
+	case placement.Bind:
+		return c.Unserved && !c.Old.IsZero()
 	case placement.Activate, placement.Tomb, placement.RegisterNode:
 		return true
 	}
@@ -223,6 +225,8 @@ func facetOf(c placement.Command) facet.Incarnation {
 		return c.Incarnation
 	case placement.Tomb:
 		return c.Incarnation
+	case placement.Bind:
+		return c.Old
 	}
 	return facet.Incarnation{}
 }
@@ -309,6 +313,8 @@ func (g *Grants) hear(s *suit) {
 		at = g.hearActivate(s, &c)
 	case placement.Tomb:
 		at = g.hearTomb(s, &c)
+	case placement.Bind:
+		at = g.hearBind(&c)
 	case placement.RegisterNode:
 		at = g.hearRegister(&c)
 	}
@@ -363,6 +369,20 @@ func (g *Grants) hearTomb(s *suit, c *placement.Tomb) quorum.Instant {
 		return g.freeAt(&row, !row.Holder.IsZero() && !g.ownPast(row.Holder))
 	}
 	return quorum.Never
+}
+
+// hearBind judges when the name of a facet may lead to another one: until the lease of
+// the old one's last holder is over that one may answer a read, and would miss what the
+// new one has acknowledged (R21, R25). Whatever the table will refuse may go at once.
+func (g *Grants) hearBind(c *placement.Bind) quorum.Instant {
+	row, ok := g.opts.Table.ByIncarnation(c.Old)
+	switch {
+	case ok && row.Epoch < c.OldEpoch, !ok && !g.opts.Table.Tombstoned(c.Old):
+		return quorum.Never // the entry that issued the epoch is not applied here yet
+	case !ok || row.Epoch > c.OldEpoch || !row.Bound || row.State != placement.Recovering:
+		return g.opts.Clock()
+	}
+	return g.freeAt(&row, !row.Holder.IsZero() && !g.ownPast(row.Holder))
 }
 
 // freeAt is when nobody serves the facet under an old lease any more. The row is

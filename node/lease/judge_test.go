@@ -9,6 +9,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -176,6 +177,43 @@ func TestTombWaits(t *testing.T) {
 		}
 		if v := <-j; v.err != nil || h.Valid() {
 			t.Errorf("%v; the old lease holds: %v", v.err, h.Valid())
+		}
+	})
+}
+
+// TestBindWaits: a name does not lead to the facet made of a surviving copy while
+// somebody may be answered by the old one, and never while that is served (R25).
+func TestBindWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.do(register(1))
+		w.do(register(2))
+		w.settle()
+		id := w.serve(1, 2)
+		h := w.hold(2)
+		defer h.Close()
+		h.told.Store(w.table.Applied()) // deaf: it hears of no change from here on
+		time.Sleep(time.Second)
+		old, _ := w.table.ByIncarnation(id)
+		next := facet.Incarnation{15: 200}
+		w.do(placement.Create{Name: old.Name, Incarnation: next, Owner: old.Owner, Set: old.Active, Detached: true})
+
+		bind := placement.Bind{Name: old.Name, Old: id, OldEpoch: old.Epoch, New: next, Unserved: true}
+		if v := <-w.judge(t.Context(), bind); v.result.Outcome != placement.RefusedState || v.after > slack {
+			t.Errorf("of a facet that is served: %v, %v after %v", v.result.Outcome, v.err, v.after)
+		}
+		w.do(placement.Acquire{Incarnation: id, Owner: old.Owner, Expected: old.Epoch})
+		bind.OldEpoch++
+		j := w.judge(t.Context(), bind)
+		for pending(j) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if v := <-j; v.err != nil || v.result.Outcome != placement.Done || h.Valid() {
+			t.Errorf("%v, %v; the old lease holds: %v", v.result.Outcome, v.err, h.Valid())
+		}
+		if v := <-w.judge(t.Context(), bind); v.result.Outcome != placement.Done || v.after > slack {
+			t.Errorf("asked for again: %v, %v after %v", v.result.Outcome, v.err, v.after)
 		}
 	})
 }

@@ -19,13 +19,14 @@ import (
 type job struct {
 	closed bool // the session is to be closed first
 	fenced bool // and one opened before that: nobody else may serve the facet then
+	forced bool // with closed: one that is open ends as it is, whatever waits for a commit
 	f      func(s *session, err error)
 }
 
 // do queues a job and waits for it.
 func (m *Manager) do(ctx context.Context, name facet.Name, how job, f func(s *session) error) error {
 	done := make(chan error, 1)
-	j := &job{closed: how.closed, fenced: how.fenced, f: func(s *session, err error) {
+	j := &job{closed: how.closed, fenced: how.fenced, forced: how.forced, f: func(s *session, err error) {
 		if err == nil {
 			err = f(s)
 		}
@@ -62,6 +63,11 @@ func (d *desk) runJob(j *job) {
 		d.jobsAfterCheckpoint = append(d.jobsAfterCheckpoint, j)
 		d.mu.Unlock()
 		return
+	}
+	if s != nil && j.forced {
+		s.die(errForced)
+		d.bury()
+		s = d.session
 	}
 	switch {
 	case s != nil && s.isDead():
@@ -171,16 +177,19 @@ func (m *Manager) Closed(ctx context.Context, name facet.Name, f func() error) e
 }
 
 // Export is a facet at one position, for reading.
-type Export struct{ sn *pages.Snapshot }
+type Export struct {
+	sn *pages.Snapshot
+	id facet.Incarnation
+}
 
 // Export freezes the facet's newest state and waits until all of it is committed.
 func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) {
-	made, committed := make(chan *pages.Snapshot, 1), make(chan error, 1)
+	made, committed := make(chan *Export, 1), make(chan error, 1)
 	var gone atomic.Bool // nobody waits for the job any more
 	giveUp := func() {
 		select {
-		case sn := <-made:
-			sn.Close() // it would keep the facet open
+		case e := <-made:
+			e.Close() // it would keep the facet open
 		default:
 		}
 	}
@@ -189,7 +198,7 @@ func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) 
 		if err != nil {
 			return err
 		}
-		made <- sn
+		made <- &Export{sn, s.row.Incarnation}
 		if gone.Load() {
 			giveUp()
 			return nil
@@ -203,17 +212,17 @@ func (m *Manager) Export(ctx context.Context, name facet.Name) (*Export, error) 
 		giveUp()
 		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
-	sn := <-made
+	e := <-made
 	select {
 	case err = <-committed:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	if err != nil {
-		sn.Close()
+		e.Close()
 		return nil, fmt.Errorf("export %s: %w", name, err)
 	}
-	return &Export{sn}, nil
+	return e, nil
 }
 
 // WriteTo writes the SQLite file.
@@ -221,6 +230,9 @@ func (e *Export) WriteTo(w io.Writer) (int64, error) { return e.sn.WriteTo(w) }
 
 // Size is the number of bytes WriteTo writes.
 func (e *Export) Size() int64 { return int64(e.sn.Pages()) * pages.Size }
+
+// Incarnation is the facet it is of.
+func (e *Export) Incarnation() facet.Incarnation { return e.id }
 
 // Position is what the export shows.
 func (e *Export) Position() facet.Position { return e.sn.Position() }
@@ -231,17 +243,18 @@ func (e *Export) Close() error { return e.sn.Close() }
 // Import makes the database file at path, which was checked and has n pages of the
 // given checksum, the facet's content. The file must be on the node's own disk and
 // is moved. The data get an incarnation of their own and the name is led to it in
-// one step, so a reader sees the old database or the new one (rule R49).
-func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n uint32, sum facet.Sum, replace bool) error {
+// one step, so a reader sees the old database or the new one (rule R49). Of is the facet
+// the file was made of, if one (rule R48).
+func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n uint32, sum facet.Sum, of facet.Lineage, replace bool) error {
 	if _, ok := m.opts.Placement.Lookup(name); ok && !replace {
 		return ExistsError(name)
 	}
-	row, err := m.opts.Placement.CreateDetached(ctx, name)
+	row, err := m.opts.Placement.CreateDetached(ctx, name, of)
 	if err != nil {
 		return fmt.Errorf("import %s: %w", name, err)
 	}
 	base := pages.Base{Position: facet.Position{Epoch: row.Epoch, Seq: 1, Sum: sum}, Pages: n}
-	err = m.installOwn(ctx, &row, base, path)
+	err = m.installFile(ctx, &row, base, path)
 	if err == nil {
 		// Before the name leads there, a majority must hold the data and the new
 		// row be activated: until then nobody would find them after a failure.
@@ -259,7 +272,7 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 		case ok && !old.served():
 			return NotOwner(&old) // who took it may still acknowledge something (R47)
 		}
-		if err := m.opts.Placement.Bind(ctx, name, old, row); err != nil {
+		if err := m.opts.Placement.Bind(ctx, name, old, row, false); err != nil {
 			return err
 		}
 		if ok {

@@ -92,6 +92,18 @@ const (
 	// of the set is given up.
 	fillTimeout = 20 * time.Minute
 
+	// surveyTimeout bounds how long members are waited for that do not answer when a
+	// facet is to be recovered by force: several times what a dial takes.
+	surveyTimeout = 3 * time.Second
+
+	// succeedTimeout bounds the wait for the lease of a facet's last owner then. It is
+	// far above a lease: only a node that renews and hears nothing of the placement table
+	// keeps one for longer.
+	succeedTimeout = 10 * time.Second
+
+	// discardTimeout bounds the removal of a new facet that came to nothing.
+	discardTimeout = 10 * time.Second
+
 	// recentTx is how many ended transactions a desk remembers, to tell a late
 	// request why its transaction is over.
 	recentTx = 8

@@ -38,6 +38,10 @@ type Options struct {
 	// Awake has the new owner of a facet open it, and returns when it has, or ctx
 	// ends. Nil leaves it to the first request.
 	Awake func(ctx context.Context, row Row)
+	// Seen reports whether a node seems to live, to anybody: a hint, which only keeps a
+	// facet from being recovered by force past a member that this node alone cannot
+	// reach. Nil: nobody knows.
+	Seen func(cluster.NodeID) bool
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error

@@ -633,7 +633,7 @@ func TestImportReplicated(t *testing.T) {
 		pages, sum := uint32(e.Size()/facet.PageSize), e.Position().Sum
 		w.check(e.Close())
 		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
-		w.check(r.m.Import(t.Context(), m, path, pages, sum, false))
+		w.check(r.m.Import(t.Context(), m, path, pages, sum, facet.Lineage{}, false))
 		row, _ := r.Lookup(m)
 		w.holds(row.Incarnation, 2, 1, time.Second)
 		w.net.HealAll()
@@ -644,7 +644,7 @@ func TestImportReplicated(t *testing.T) {
 			t.Errorf("%d rows", got)
 		}
 		// And over what is there.
-		w.check(r.m.Import(t.Context(), n, path, pages, sum, true))
+		w.check(r.m.Import(t.Context(), n, path, pages, sum, facet.Lineage{}, true))
 		if got := r.count(n); got != 1 {
 			t.Errorf("%d rows", got)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -30,21 +31,26 @@ func (s *session) checkpointOwn(ctx context.Context, c *pages.Checkpoint) error 
 	return nil
 }
 
-// installOwn makes the file at path, which is on the node's own disk, the content of
-// a new facet at base (rule R44). The store takes its own copy of the file and
-// compares its checksum with base.
-func (m *Manager) installOwn(ctx context.Context, row *Row, base pages.Base, path string) error {
-	r, err := m.opts.Store.Create(row.Incarnation)
-	if err != nil {
-		return copyError(err)
-	}
+// installFile makes the file at path, which is on the node's own disk, the content of
+// a new facet at base (rule R44).
+func (m *Manager) installFile(ctx context.Context, row *Row, base pages.Base, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return facet.Errorf(facet.CodeInternal, "read the converted file: %v", err)
 	}
 	defer f.Close()
+	return m.installOwn(ctx, row, base, f)
+}
+
+// installOwn makes the pages of a database the content of a new facet at base (rule
+// R44). The store writes its own file and compares its checksum with base.
+func (m *Manager) installOwn(ctx context.Context, row *Row, base pages.Base, source io.Reader) error {
+	r, err := m.opts.Store.Create(row.Incarnation)
+	if err != nil {
+		return copyError(err)
+	}
 	_, err = r.Install(ctx, replica.Snapshot{
-		Epoch: row.Epoch, Boot: replica.Boot(m.opts.Self.Boot), Position: base.Position, Source: f, MaxPages: base.Pages,
+		Epoch: row.Epoch, Boot: replica.Boot(m.opts.Self.Boot), Position: base.Position, Source: source, MaxPages: base.Pages,
 	})
 	return copyError(err)
 }

@@ -70,6 +70,13 @@ func (s *session) lockedFrom(r peer.Remote) (quorum.From, bool) {
 }
 
 func (s *session) promised(from quorum.From, p replica.Promise) {
+	s.mu.Lock()
+	s.core.Promised(from, corePromise(&p))
+	s.run()
+}
+
+// corePromise is a promise as the pure session sees it.
+func corePromise(p *replica.Promise) quorum.Promise {
 	q := quorum.Promise{Epoch: p.Epoch, Last: p.Last, Base: p.Base.Position.Seq, Known: p.CommitKnown}
 	switch p.Health {
 	case replica.Healthy:
@@ -78,9 +85,7 @@ func (s *session) promised(from quorum.From, p replica.Promise) {
 	default:
 		q.Health = quorum.Broken
 	}
-	s.mu.Lock()
-	s.core.Promised(from, q)
-	s.run()
+	return q
 }
 
 // begin marks that a question is on its way; it is false if one is already.

@@ -35,6 +35,7 @@ type Row struct {
 	// ActiveSet was activated last, NextSet is what the owner of Epoch replicates to.
 	ActiveSet, NextSet []Member
 	ActiveEpoch        facet.Epoch
+	Lineage            facet.Lineage
 }
 
 // Set is the replica set that counts: what was activated last, or what is to be.
@@ -94,16 +95,19 @@ type Placement interface {
 	// Create makes the facet where the planner wants it, or returns the row that is
 	// there already.
 	Create(ctx context.Context, name facet.Name) (Row, error)
-	// CreateDetached makes a facet that has no name yet, with this node as its owner.
-	CreateDetached(ctx context.Context, name facet.Name) (Row, error)
+	// CreateDetached makes a facet that has no name yet, with this node as its owner. Of
+	// says which other facet it begins with, if one.
+	CreateDetached(ctx context.Context, name facet.Name, of facet.Lineage) (Row, error)
 	// Acquire issues a new epoch; it fails if row is no longer the newest.
 	Acquire(ctx context.Context, row Row, t Transfer) (Row, error)
 	// Activate is the compare-and-set of rule R21. It waits out the lease of the
 	// holder before.
 	Activate(ctx context.Context, row Row) error
 	// Bind leads the name to row instead of to old, if it still leads to old (rule
-	// R49). A zero old wants the name to be free.
-	Bind(ctx context.Context, name facet.Name, old, row Row) error
+	// R49). A zero old wants the name to be free. Unserved says that this process never
+	// served old in its epoch, and wants that nobody did: then the lease of old's last
+	// holder is waited out (rule R25).
+	Bind(ctx context.Context, name facet.Name, old, row Row, unserved bool) error
 	// Delete raises the epoch without an owner, if it is row's still (rule R47), and
 	// says that this process serves the facet no more. A facet that is being deleted
 	// or retired stays so.

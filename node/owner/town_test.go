@@ -136,7 +136,7 @@ func (w *town) start(n int, mem *disk.Mem, life byte) *resident {
 		Node: r.node, Boot: r.boot, Store: townStore(n), Log: w.clog,
 		Cluster:   func() cluster.ID { return cluster.ID{1} },
 		AddressOf: func(id cluster.NodeID) (string, bool) { return string(id), true },
-		Listener:  host.Listen(), Dial: host.Dial, Handler: r.keeper, Snapshots: r.keeper, Acks: &r.ears,
+		Listener:  host.Listen(), Dial: host.Dial, Handler: r.keeper, Inspector: r.keeper, Snapshots: r.keeper, Acks: &r.ears,
 	})
 	w.check(err)
 	opts := Options{
@@ -315,6 +315,7 @@ func (r *resident) row(f placement.Facet) Row {
 		Mine: f.Owner == r.owner(), Active: f.State == placement.Active && f.ActiveEpoch == f.Epoch,
 		New: f.ActiveEpoch <= 1, First: f.Epoch == 1,
 		ActiveSet: r.members(f.Active), NextSet: r.members(f.Next), ActiveEpoch: f.ActiveEpoch,
+		Lineage: f.Lineage,
 	}
 	row.Local = row.Owner == r.node
 	return row
@@ -365,6 +366,17 @@ func (w *town) set(nodes ...int) placement.Set {
 	return s
 }
 
+// successors is the set of what is made without a name: the first three nodes there are.
+func (w *town) successors() placement.Set {
+	var nodes []int
+	for n := range w.names {
+		if len(nodes) < 3 && w.node(n+1) != nil {
+			nodes = append(nodes, n+1)
+		}
+	}
+	return w.set(nodes...)
+}
+
 // found makes a facet that node first owns.
 func (w *town) found(n facet.Name, nodes ...int) facet.Incarnation {
 	w.t.Helper()
@@ -379,9 +391,9 @@ func (r *resident) Create(_ context.Context, n facet.Name) (Row, error) {
 	return Row{}, errors.New("facets are founded")
 }
 
-func (r *resident) CreateDetached(_ context.Context, n facet.Name) (Row, error) {
+func (r *resident) CreateDetached(_ context.Context, n facet.Name, of facet.Lineage) (Row, error) {
 	id := facet.NewIncarnation()
-	res, err := r.propose(placement.Create{Name: n, Incarnation: id, Owner: r.owner(), Set: r.town.set(1, 2, 3), Detached: true})
+	res, err := r.propose(placement.Create{Name: n, Incarnation: id, Owner: r.owner(), Set: r.town.successors(), Detached: true, Lineage: of})
 	if err != nil {
 		return Row{}, err
 	}
@@ -418,15 +430,16 @@ func (r *resident) Acquire(ctx context.Context, row Row, t Transfer) (Row, error
 	return r.row(res.Facet), nil
 }
 
-func (r *resident) Activate(ctx context.Context, row Row) error {
+// waitOut waits until the lease of a facet's last holder is over.
+func (r *resident) waitOut(ctx context.Context, id facet.Incarnation) error {
 	for {
-		f, _ := r.table.ByIncarnation(row.Incarnation)
+		f, _ := r.table.ByIncarnation(id)
 		if f.Holder.IsZero() || f.Holder.Boot == r.boot {
-			break
+			return nil
 		}
 		wait := time.Until(r.town.overAt(f.Holder.Boot))
 		if wait <= 0 {
-			break
+			return nil
 		}
 		select {
 		case <-time.After(wait):
@@ -434,12 +447,23 @@ func (r *resident) Activate(ctx context.Context, row Row) error {
 			return ctx.Err()
 		}
 	}
+}
+
+func (r *resident) Activate(ctx context.Context, row Row) error {
+	if err := r.waitOut(ctx, row.Incarnation); err != nil {
+		return err
+	}
 	_, err := r.propose(placement.Activate{Incarnation: row.Incarnation, Epoch: row.Epoch, Boot: r.boot})
 	return err
 }
 
-func (r *resident) Bind(_ context.Context, n facet.Name, old, row Row) error {
-	_, err := r.propose(placement.Bind{Name: n, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation})
+func (r *resident) Bind(ctx context.Context, n facet.Name, old, row Row, unserved bool) error {
+	if unserved {
+		if err := r.waitOut(ctx, old.Incarnation); err != nil {
+			return err
+		}
+	}
+	_, err := r.propose(placement.Bind{Name: n, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
 	return err
 }
 

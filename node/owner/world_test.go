@@ -163,7 +163,7 @@ func (l *life) Create(_ context.Context, name facet.Name) (Row, error) {
 	return l.view(r), nil
 }
 
-func (l *life) CreateDetached(_ context.Context, name facet.Name) (Row, error) {
+func (l *life) CreateDetached(_ context.Context, name facet.Name, _ facet.Lineage) (Row, error) {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
 	r := l.fresh(name)
@@ -193,7 +193,7 @@ func (l *life) Activate(_ context.Context, row Row) error {
 	return nil
 }
 
-func (l *life) Bind(_ context.Context, name facet.Name, old, row Row) error {
+func (l *life) Bind(_ context.Context, name facet.Name, old, row Row, _ bool) error {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
 	if r := l.w.rows[name]; r != nil && r.Incarnation != old.Incarnation {

@@ -35,6 +35,13 @@ type Handler interface {
 	Fetch(ctx context.Context, from *Caller, r FetchRequest, out *EntryWriter) error
 }
 
+// Inspector tells other nodes what is kept here.
+type Inspector interface {
+	// Inspect tells of one copy, as a PREPARE would, and promises nothing. It is called
+	// by the reader of the caller's connection and must not block.
+	Inspect(from *Caller, s Session) (replica.Promise, error)
+}
+
 // Placement serves what other nodes ask of the placement leader. Both are called
 // by the reader of the caller's connection and must not block.
 type Placement interface {
@@ -147,6 +154,8 @@ func (c *Caller) handle(f wire.Frame) error {
 		return c.mem.decodeItems(f.Body, &c.it, c.append)
 	case typePrepare:
 		return c.prepare(f)
+	case typeInspect:
+		return c.inspect(f)
 	case typeCheck:
 		list, err := decodeSessions(f.Body)
 		if err != nil {
@@ -208,6 +217,21 @@ func (c *Caller) prepare(f wire.Frame) error {
 		c.t.cfg.Handler.Prepare(c, s, func(p replica.Promise, err error) {
 			c.reply(typePromise, id, 2+maxOutcome+77, func(dst []byte) []byte { return appendPromise(dst, i, &p, err) })
 		})
+	}
+	return nil
+}
+
+func (c *Caller) inspect(f wire.Frame) error {
+	list, err := decodeSessions(f.Body)
+	if err != nil {
+		return err
+	}
+	for i, s := range list {
+		p, err := replica.Promise{}, error(ErrRefused)
+		if c.t.cfg.Inspector != nil {
+			p, err = c.t.cfg.Inspector.Inspect(c, s)
+		}
+		c.reply(typeCopy, f.ID, 2+maxOutcome+77, func(dst []byte) []byte { return appendPromise(dst, i, &p, err) })
 	}
 	return nil
 }

@@ -122,6 +122,8 @@ func TestGoldenFrames(t *testing.T) {
 		{"order_warm", body(typeOrder, 0, 9, appendOrder(nil, &Order{Kind: OrderWarm, Incarnation: idA, Epoch: 4}))},
 		{"done", body(typeDone, 0, 7, appendDone(nil, nil))},
 		{"done_busy", body(typeDone, 0, 8, appendDone(nil, fmt.Errorf("move: %w", ErrBusy)))},
+		{"inspect", body(typeInspect, 0, 10, appendSessions(nil, sessions))},
+		{"copy", body(typeCopy, 0, 10, appendPromise(appendPromise(nil, 0, samplePromise(), nil), 1, new(replica.Promise), replica.ErrUnknown))},
 		{"offer", body(typeOffer, 0, 0, appendOffer(nil, offer))},
 		{"resume", body(typeResume, 0, 0, append(appendOutcome(nil, nil), 0, 0, 0, 15))},
 		{"installed", body(typeInstalled, 0, 0, pos.AppendBinary(appendOutcome(nil, nil)))},

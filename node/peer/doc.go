@@ -16,8 +16,8 @@
 //
 // Concurrency: every method of Transport, Peer, Caller, EntryWriter and RaftStream
 // may be called from any goroutine, except that one EntryWriter belongs to one
-// Fetch. What calls back, and from where, is said at Handler, Placement, Orders,
-// Installer and Acks. Every goroutine ends before Transport.Close returns, and no callback
+// Fetch. What calls back, and from where, is said at Handler, Inspector, Placement,
+// Orders, Installer and Acks. Every goroutine ends before Transport.Close returns, and no callback
 // may call Close.
 //
 // # Greeting
@@ -85,6 +85,8 @@
 //	                           sorted by node. Wake wants nothing, move at least one
 //	45 DONE    acceptor  call  outcome; 2 length, text of at most 256 bytes, none if the
 //	                           outcome is 0
+//	46 INSPECT dialler   call  as PREPARE; nothing is promised
+//	47 COPY    acceptor  call  as PROMISE
 //
 // An id of a call is used by one call at a time. Sessions are of the boot in the
 // greeting: the one who asks is the one who owns. An uvarint has its shortest form.

@@ -112,7 +112,7 @@ func (l *link) handle(f wire.Frame) error {
 			l.cfg.Acks.Ready(l.remote)
 			return nil
 		}
-	case typePromise, typeEntries, typeChecked, typeGrant, typeResult, typeDone:
+	case typePromise, typeEntries, typeChecked, typeGrant, typeResult, typeDone, typeCopy:
 	default:
 		return fmt.Errorf("%w: frame of %v from the answering side", ErrMalformed, f.Type)
 	}
@@ -236,9 +236,18 @@ func closing(conn *wire.Conn, handle func(wire.Frame) error) func(wire.Frame) er
 
 // prepare asks for promises. Answers come one by one, in any order.
 func (l *link) prepare(ctx context.Context, list []Session) ([]PrepareResult, error) {
+	return l.promises(ctx, typePrepare, typePromise, list)
+}
+
+// inspect asks what is kept, which promises nothing and is told in the same form.
+func (l *link) inspect(ctx context.Context, list []Session) ([]InspectResult, error) {
+	return l.promises(ctx, typeInspect, typeCopy, list)
+}
+
+func (l *link) promises(ctx context.Context, t, want wire.Type, list []Session) ([]PrepareResult, error) {
 	out := make([]PrepareResult, len(list))
 	left := pending(len(list))
-	err := l.ask(ctx, typePrepare, typePromise, len(list)*sessionLen,
+	err := l.ask(ctx, t, want, len(list)*sessionLen,
 		func(dst []byte) []byte { return appendSessions(dst, list) },
 		func(f wire.Frame) (bool, error) {
 			err := decodePromises(f.Body, list, out, left.take)

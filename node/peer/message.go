@@ -27,6 +27,8 @@ const (
 	typeResult  wire.Type = 43
 	typeOrder   wire.Type = 44
 	typeDone    wire.Type = 45
+	typeInspect wire.Type = 46
+	typeCopy    wire.Type = 47
 
 	typeOffer     wire.Type = 48
 	typeResume    wire.Type = 49
@@ -86,6 +88,10 @@ type PrepareResult struct {
 	Promise replica.Promise
 	Err     error
 }
+
+// InspectResult is what a node keeps of a facet, and who told it. Epoch and what was
+// promised are not told.
+type InspectResult = PrepareResult
 
 // FetchRequest asks for entries of a facet's log, from From to To, or to the end
 // when To is zero.

@@ -142,6 +142,12 @@ func (p *Peer) Prepare(ctx context.Context, list []Session) ([]PrepareResult, er
 	return ask(ctx, p, "prepare", len(list), func(l *link) ([]PrepareResult, error) { return l.prepare(ctx, list) })
 }
 
+// Inspect asks what the peer keeps of facets, and changes nothing. It is for a person to
+// decide by: an owner knows only what it was promised. Errors are those of Prepare.
+func (p *Peer) Inspect(ctx context.Context, list []Session) ([]InspectResult, error) {
+	return ask(ctx, p, "inspect", len(list), func(l *link) ([]InspectResult, error) { return l.inspect(ctx, list) })
+}
+
 // Check asks whether the sessions' epochs are the ones the peer has promised last
 // (rule R34), and tells who answered (rule R3). Errors are those of Prepare.
 func (p *Peer) Check(ctx context.Context, list []Session) (from Remote, yes []bool, err error) {

@@ -225,7 +225,7 @@ func TestCalls(t *testing.T) {
 				return nil
 			},
 		}
-		cfg.Handler, cfg.Placement = f, f
+		cfg.Handler, cfg.Placement, cfg.Inspector = f, f, f
 	})
 	p := start(t, "n1", where, nil).Peer("n2")
 	ctx := t.Context()
@@ -258,6 +258,12 @@ func TestCalls(t *testing.T) {
 
 	if from, got, err := p.Check(ctx, []Session{{idA, 7}, {idA, 8}, {idB, 7}}); err != nil || from.Node != "n2" || !slices.Equal(got, []bool{true, false, true}) {
 		t.Errorf("check: %v of %v, %v", got, from, err)
+	}
+	copies, err := p.Inspect(ctx, []Session{{idA, 7}, {idB, 7}})
+	check(t, err)
+	if a := samplePromise(); copies[0].Err != nil || copies[0].Promise.Last != a.Last || copies[0].Promise.Health != a.Health ||
+		copies[0].From.Node != "n2" || !errors.Is(copies[1].Err, replica.ErrUnknown) {
+		t.Errorf("inspect: %+v", copies)
 	}
 	if g, err := p.Renew(ctx, RenewRequest{Applied: 12, Stamp: 99}); err != nil || g != (Grant{Stamp: 99, TTL: 1500 * time.Millisecond}) {
 		t.Errorf("renew: %+v, %v", g, err)

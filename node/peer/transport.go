@@ -46,9 +46,10 @@ type Config struct {
 	// takes any that was verified.
 	Identify func(state tls.ConnectionState, node cluster.NodeID) error
 
-	// Handler, Placement, Orders and Snapshots serve other nodes; what is nil is
-	// refused.
+	// Handler, Inspector, Placement, Orders and Snapshots serve other nodes; what is
+	// nil is refused.
 	Handler   Handler
+	Inspector Inspector
 	Placement Placement
 	Orders    Orders
 	Snapshots Installer

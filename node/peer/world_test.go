@@ -86,6 +86,13 @@ func (f *funcs) Prepare(from *Caller, s Session, reply func(replica.Promise, err
 
 func (f *funcs) Check(from *Caller, s Session) bool { return f.checkFn != nil && f.checkFn(from, s) }
 
+func (f *funcs) Inspect(_ *Caller, s Session) (replica.Promise, error) {
+	if s.Incarnation == idA {
+		return *samplePromise(), nil
+	}
+	return replica.Promise{}, replica.ErrUnknown
+}
+
 func (f *funcs) Fetch(ctx context.Context, from *Caller, r FetchRequest, out *EntryWriter) error {
 	if f.fetchFn != nil {
 		return f.fetchFn(ctx, from, r, out)

@@ -33,6 +33,46 @@ type Operator interface {
 	// when both are so. An empty to leaves the facet where it is. A node that
 	// keeps no copy gets one first.
 	Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin Pin) (Info, error)
+	// Recover goes on from one surviving copy of a facet that lost most of them for
+	// good, by making a new facet of it and leading the name there; what only the
+	// others had is lost. It refuses (CodeBadRequest) while nothing need be lost.
+	// CodeNotOwner with an Owner sends the caller to the node with the copy.
+	Recover(ctx context.Context, name facet.Name, req RecoverRequest) (Recovery, error)
+}
+
+// RecoverRequest says what a facet goes on from.
+type RecoverRequest struct {
+	From cluster.NodeID // the node with the copy
+	// Incarnation is the facet that lost its copies: where the name leads elsewhere
+	// meanwhile nothing is done, and a request may be repeated. Zero: whatever the name
+	// leads to.
+	Incarnation facet.Incarnation
+	DryRun      bool // only tell; Recovery.Refused says whether it would be done
+}
+
+// Recovery is what there is of a facet that is to go on from one copy.
+type Recovery struct {
+	Name        facet.Name
+	Incarnation facet.Incarnation // that lost its copies
+	From        cluster.NodeID
+	Position    facet.Position // where the copy ends; the new facet begins with it
+	Committed   facet.Seq      // up to here the copy knows what is committed
+	SizeBytes   int64
+	LastOwner   cluster.NodeID // that served it last; empty when that one gave it back
+	Copies      []RecoveryCopy // of all members, From among them
+	Replicas    int            // nodes that will keep the new facet
+	Refused     string         // why it cannot be done; empty when it can
+	// Recovered is the new facet, once there is one; its Lineage says of what it was made.
+	Recovered *Info
+}
+
+// RecoveryCopy is what one member keeps.
+type RecoveryCopy struct {
+	Node      cluster.NodeID
+	Problem   string // why nothing is known of it; empty when it answered
+	Position  facet.Position
+	Committed facet.Seq
+	Health    string // ok, uncertain, holed, diverged
 }
 
 // MaxOperations bounds a list of operations: what runs is one a node, what ended

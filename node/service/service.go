@@ -42,6 +42,11 @@ type Service interface {
 	// facet exists; with replace an existing facet is exchanged as a whole.
 	Import(ctx context.Context, name facet.Name, file io.Reader, replace bool) (Info, error)
 
+	// Clone makes the facet to, of the same tenant or another, with what name holds now.
+	// The clone is a facet of its own, without the idempotency keys of its source; its
+	// Lineage says what it was made of. CodeExists where to is there already.
+	Clone(ctx context.Context, name, to facet.Name) (Info, error)
+
 	// Cluster describes the nodes as this one knows them.
 	Cluster(ctx context.Context) Cluster
 	// Ready lists the checks behind /readyz.
@@ -126,6 +131,7 @@ type Info struct {
 	SizeBytes   int64  // size of the database, pages times page size; -1 where only the owner knows
 	Active      bool   // open for work at this node, not hibernated
 	Pinned      bool   // rebalancing leaves its owner alone
+	Lineage     facet.Lineage
 }
 
 // Export is an open snapshot of a facet.

@@ -179,6 +179,13 @@ func (n *Node) Export(ctx context.Context, name facet.Name) (service.Export, err
 	return n.Service.Export(ctx, name)
 }
 
+func (n *Node) Clone(ctx context.Context, name, to facet.Name) (service.Info, error) {
+	if err := n.mine(name); err != nil {
+		return service.Info{}, err
+	}
+	return n.Service.Clone(ctx, name, to)
+}
+
 func (n *Node) Import(ctx context.Context, name facet.Name, file io.Reader, replace bool) (service.Info, error) {
 	if err := n.mine(name); err != nil {
 		return service.Info{}, err

@@ -227,6 +227,22 @@ func (e *export) Size() int64 {
 
 func (e *export) Position() facet.Position { return e.at }
 
+func (s *Service) Clone(ctx context.Context, name, to facet.Name) (service.Info, error) {
+	e, err := s.Export(ctx, name)
+	if err != nil {
+		return service.Info{}, err
+	}
+	defer e.Close()
+	if s.lookup(to) != nil {
+		return service.Info{}, facet.Errorf(facet.CodeExists, "%v exists already", to)
+	}
+	info, err := s.Import(ctx, to, e.(*export).File, false)
+	if db := s.lookup(name); err == nil && db != nil {
+		info.Lineage = facet.Lineage{Source: db.info().Incarnation, At: e.Position()}
+	}
+	return info, err
+}
+
 func (s *Service) Import(_ context.Context, name facet.Name, file io.Reader, replace bool) (service.Info, error) {
 	if !replace && s.lookup(name) != nil {
 		return service.Info{}, facet.Errorf(facet.CodeExists, "%v exists already; import with replace to exchange it", name)

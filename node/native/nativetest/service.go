@@ -340,6 +340,9 @@ func (s *Service) Delete(context.Context, facet.Name) error { return errNotHere 
 func (s *Service) Export(context.Context, facet.Name) (service.Export, error) {
 	return nil, errNotHere
 }
+func (s *Service) Clone(context.Context, facet.Name, facet.Name) (service.Info, error) {
+	return service.Info{}, errNotHere
+}
 func (s *Service) Import(context.Context, facet.Name, io.Reader, bool) (service.Info, error) {
 	return service.Info{}, errNotHere
 }

@@ -29,7 +29,8 @@ type Operator struct {
 	sheet service.Cluster
 	// placed holds the facets that were moved or pinned.
 	placed map[facet.Name]place
-	ops    []service.Operation // newest first
+	forced map[facet.Name]facet.Lineage // of those that were recovered by force
+	ops    []service.Operation          // newest first
 	step   int
 	err    error
 }
@@ -42,7 +43,7 @@ type place struct {
 // New makes a cluster of nodes with these ids, of which the first leads. Each
 // owns 100 facets and keeps 200.
 func New(ids ...cluster.NodeID) *Operator {
-	o := &Operator{placed: make(map[facet.Name]place)}
+	o := &Operator{placed: make(map[facet.Name]place), forced: make(map[facet.Name]facet.Lineage)}
 	slices.Sort(ids)
 	for i, id := range ids {
 		o.nodes = append(o.nodes, service.Node{
@@ -99,6 +100,7 @@ func (o *Operator) Placed(info service.Info) service.Info {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.placed[info.Name]
+	info.Lineage = o.forced[info.Name]
 	if info.Pinned = p.pinned; p.owner != "" {
 		info.Owner = p.owner
 		info.OwnerURL = "http://" + o.node(p.owner).API
@@ -246,6 +248,57 @@ func (m *mover) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pi
 		return info, err
 	}
 	return m.Placed(info), nil
+}
+
+// Recover implements service.Operator: while at least two nodes of three are not gone it
+// refuses.
+func (m *mover) Recover(ctx context.Context, name facet.Name, req service.RecoverRequest) (service.Recovery, error) {
+	info, err := m.stat(ctx, name)
+	if err != nil {
+		return service.Recovery{}, err
+	}
+	rec, err := m.recovery(info, req)
+	if err == nil && rec.Refused == "" && !req.DryRun {
+		info = m.Placed(info)
+		rec.Recovered = &info
+	}
+	return rec, err
+}
+
+func (m *mover) recovery(info service.Info, req service.RecoverRequest) (service.Recovery, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return service.Recovery{}, m.err
+	}
+	if m.node(req.From) == nil {
+		return service.Recovery{}, m.noNode(req.From)
+	}
+	at := facet.Position{Epoch: 1, Seq: 42}
+	rec := service.Recovery{
+		Name: info.Name, Incarnation: info.Incarnation, From: req.From, Position: at, Committed: 41,
+		SizeBytes: info.SizeBytes, LastOwner: info.Owner, Replicas: 3,
+	}
+	alive := 0
+	for _, n := range m.nodes {
+		c := service.RecoveryCopy{Node: n.ID, Position: at, Committed: 41, Health: "ok"}
+		if n.State == service.NodeGone {
+			c = service.RecoveryCopy{Node: n.ID, Problem: "does not answer"}
+		} else {
+			alive++
+		}
+		rec.Copies = append(rec.Copies, c)
+	}
+	switch {
+	case alive > len(m.nodes)/2:
+		rec.Refused = "enough copies answer"
+		if !req.DryRun {
+			return rec, facet.Errorf(facet.CodeBadRequest, "%s", rec.Refused)
+		}
+	case !req.DryRun:
+		m.forced[info.Name] = facet.Lineage{Source: info.Incarnation, At: at, Lossy: true}
+	}
+	return rec, nil
 }
 
 func (m *mover) move(name facet.Name, to cluster.NodeID, pin service.Pin) error {
