@@ -365,6 +365,52 @@ func TestBatchAndPipeline(t *testing.T) {
 	}
 }
 
+// TestQuorumReads: the wish for a majority goes with every request, in transactions
+// too, and with no other.
+func TestQuorumReads(t *testing.T) {
+	var mu sync.Mutex
+	var modes []facet.ReadMode
+	svc := &nativetest.Service{Before: func(r *facet.Request) error {
+		mu.Lock()
+		defer mu.Unlock()
+		modes = append(modes, r.Read)
+		return nil
+	}}
+	n := startNode(t, svc, native.Options{})
+	ctx := t.Context()
+	use := func(f *client.Facet) {
+		t.Helper()
+		var count int
+		if err := f.QueryRow(ctx, "SELECT COUNT").Scan(&count); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Tx(ctx, func(tx *client.Tx) error { return tx.QueryRow(ctx, "SELECT COUNT").Scan(&count) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(mode facet.ReadMode) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(modes) != 4 {
+			t.Errorf("%d requests", len(modes))
+		}
+		for _, m := range modes {
+			if m != mode {
+				t.Errorf("modes %v, want %v", modes, mode)
+			}
+		}
+		modes = nil
+	}
+	f := openFacet(t, open(t, client.Options{}, n))
+	use(f)
+	want(facet.ReadOwner)
+	use(f.QuorumReads())
+	want(facet.ReadQuorum)
+	use(openFacet(t, open(t, client.Options{QuorumReads: true}, n)))
+	want(facet.ReadQuorum)
+}
+
 func TestTx(t *testing.T) {
 	n, f := simple(t)
 	ctx := t.Context()

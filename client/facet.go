@@ -15,6 +15,15 @@ type Facet struct {
 	name       facet.Name
 	idempotent bool
 	readOnly   bool
+	read       facet.ReadMode
+}
+
+func (c *Client) facet(name facet.Name) *Facet {
+	f := &Facet{client: c, name: name, idempotent: c.opt.Idempotent}
+	if c.opt.QuorumReads {
+		f.read = facet.ReadQuorum
+	}
+	return f
 }
 
 // Name is the name of the facet.
@@ -33,6 +42,16 @@ func (f *Facet) Idempotent() *Facet {
 func (f *Facet) ReadOnly() *Facet {
 	g := *f
 	g.readOnly = true
+	return &g
+}
+
+// QuorumReads is the same facet with every read confirmed by a majority of its
+// replicas after it has run, so that it is fresh whatever the clocks of the nodes do:
+// for nodes that are paused, snapshotted or migrated as virtual machines. It costs a
+// round trip between nodes. Writes are confirmed like that always.
+func (f *Facet) QuorumReads() *Facet {
+	g := *f
+	g.read = facet.ReadQuorum
 	return &g
 }
 
@@ -228,6 +247,7 @@ func (k *call) setStep(sql string, args []any, kind facet.StepKind, noRows bool)
 // finish decides what a retry may do and encodes the request.
 func (f *Facet) finish(ctx context.Context, k *call, write, keyable bool) {
 	k.eff = effRead
+	k.req.Read = f.read
 	k.req.ReadOnly = f.readOnly || !write
 	if !k.req.ReadOnly {
 		k.eff = effWrite

@@ -2,6 +2,7 @@ package facet
 
 import (
 	"crypto/rand"
+	"fmt"
 	"time"
 )
 
@@ -30,6 +31,38 @@ type Key struct {
 // IsZero reports whether there is no key.
 func (k Key) IsZero() bool { return k == Key{} }
 
+// ReadMode says what an answer must be confirmed by before it may leave.
+type ReadMode uint8
+
+const (
+	// ReadOwner: by the owner, under its lease or, without one, by its replicas.
+	ReadOwner ReadMode = iota
+	// ReadQuorum: by a majority of the replica set that was asked after the read had
+	// run, lease or no lease: no clock is trusted (rule R34).
+	ReadQuorum
+)
+
+// String is the name of the mode in JSON and docs.
+func (m ReadMode) String() string {
+	switch m {
+	case ReadOwner:
+		return "owner"
+	case ReadQuorum:
+		return "quorum"
+	}
+	return fmt.Sprintf("mode_%d", uint8(m))
+}
+
+// ParseReadMode reads what String prints.
+func ParseReadMode(s string) (ReadMode, error) {
+	for _, m := range [...]ReadMode{ReadOwner, ReadQuorum} {
+		if s == m.String() {
+			return m, nil
+		}
+	}
+	return ReadOwner, Errorf(CodeBadRequest, "read is owner or quorum, not %.40q", s)
+}
+
 // Request is one unit of work for one facet: its steps run in order, at the
 // owner, with no other transaction in between.
 //
@@ -43,6 +76,7 @@ type Request struct {
 	KeepTx   bool          // an open transaction may outlive the request
 	Atomic   bool          // run all steps in one transaction, all or nothing
 	ReadOnly bool          // refuse statements that write
+	Read     ReadMode      // what confirms an answer that changed nothing
 	Key      Key           // idempotency key; only with Atomic or a single step, never with Tx
 	Timeout  time.Duration // bound on running time, zero for the server's limit
 	Steps    []Step

@@ -21,6 +21,7 @@
 //	tls=true         reach the hosts over https
 //	idempotent=true  give every write outside transactions an idempotency key
 //	readonly=true    refuse writes
+//	read=quorum      have every read confirmed by a majority, see client.Facet.QuorumReads
 //
 // # Behaviour to know
 //
@@ -124,7 +125,7 @@ func ParseDSN(dsn string) (*Connector, error) {
 	for k, vs := range opts {
 		v := vs[len(vs)-1]
 		var on bool
-		if k != "token" {
+		if k != "token" && k != "read" {
 			if on, err = strconv.ParseBool(v); err != nil {
 				return bad("option %s=%.40q is neither true nor false", k, v)
 			}
@@ -132,6 +133,12 @@ func ParseDSN(dsn string) (*Connector, error) {
 		switch k {
 		case "token":
 			c.options.Token = v
+		case "read":
+			mode, err := facet.ParseReadMode(v)
+			if err != nil {
+				return bad("%v", err)
+			}
+			c.options.QuorumReads = mode == facet.ReadQuorum
 		case "tls":
 			if on {
 				scheme = "https://"

@@ -56,8 +56,9 @@ const (
 	FlagReadOnly Flags = 1 << 2
 	FlagTx       Flags = 1 << 3 // the body carries a transaction id
 	FlagKey      Flags = 1 << 4 // the body carries an idempotency key
+	FlagRead     Flags = 1 << 5 // the body says how the request reads
 
-	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey
+	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey | FlagRead
 )
 
 // Flags of TypeResponse.

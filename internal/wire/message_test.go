@@ -52,6 +52,8 @@ func samples() []struct {
 				{Op: facet.CondNot, Conds: []facet.Condition{{Op: facet.CondOK, Step: 1}}},
 				{Op: facet.CondOr, Conds: []facet.Condition{{Op: facet.CondError, Step: 0}, {Op: facet.CondAutocommit}}}}}},
 		}})},
+		{"request-quorum", AppendRequest(nil, 6, &facet.Request{Name: name, ReadOnly: true, Read: facet.ReadQuorum,
+			Steps: []facet.Step{{SQL: []byte("SELECT 42"), Args: facet.Values{}}}})},
 		{"response", AppendResponse(nil, 1, &facet.Response{Result: ok, Position: pos})},
 		{"response-tx", AppendResponse(nil, 3, &facet.Response{Result: facet.AppendDone(nil, facet.Done{Transaction: true}), Tx: tx})},
 		{"error-not-owner", AppendError(nil, TypeError, 4, notOwner)},

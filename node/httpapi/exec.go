@@ -33,7 +33,7 @@ type plan struct {
 
 func planExec(name facet.Name, b *execBody, readOnly bool) plan {
 	p := plan{req: facet.Request{
-		Name: name, Tx: b.tx, ReadOnly: b.readOnly || readOnly, Timeout: b.timeout, Key: b.key, Steps: b.steps,
+		Name: name, Tx: b.tx, ReadOnly: b.readOnly || readOnly, Read: b.read, Timeout: b.timeout, Key: b.key, Steps: b.steps,
 	}}
 	inTx := b.begin || !b.tx.IsZero()
 	if !inTx && !b.ownTx {

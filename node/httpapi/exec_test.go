@@ -80,6 +80,34 @@ func TestContentTypes(t *testing.T) {
 	}
 }
 
+// TestReadModes: what a request wants of its reads reaches the service.
+func TestReadModes(t *testing.T) {
+	a := start(t, Options{})
+	var got facet.ReadMode
+	a.svc.Hook = func(c *service.Call) bool {
+		got = c.Request.Read
+		return false
+	}
+	for _, tc := range []struct {
+		query, body string
+		want        facet.ReadMode
+		status      int
+	}{
+		{"", "SELECT 1", facet.ReadOwner, 200},
+		{"?read=quorum", "SELECT 1", facet.ReadQuorum, 200},
+		{"", `{"sql":"SELECT 1","read":"quorum"}`, facet.ReadQuorum, 200},
+		{"", `{"sql":"SELECT 1","read":"owner"}`, facet.ReadOwner, 200},
+		{"?read=fast", "SELECT 1", facet.ReadOwner, 400},
+		{"", `{"sql":"SELECT 1","read":1}`, facet.ReadOwner, 400},
+	} {
+		got = facet.ReadOwner
+		resp, body := a.do("POST", execPath+tc.query, tc.body)
+		if resp.StatusCode != tc.status || got != tc.want {
+			t.Errorf("%s %s: %d, %v: %s", tc.query, tc.body, resp.StatusCode, got, body)
+		}
+	}
+}
+
 // decode parses an answer into v.
 func decode[T any](t *testing.T, body string) (v T) {
 	t.Helper()

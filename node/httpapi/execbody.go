@@ -26,6 +26,7 @@ type execBody struct {
 	intsText bool
 	atomic   *bool
 	readOnly bool
+	read     facet.ReadMode
 	timeout  time.Duration
 	key      facet.Key
 	tx       facet.TxID
@@ -111,11 +112,13 @@ func (b *execBody) query(u *url.URL) error {
 			}
 		case "read_only":
 			b.readOnly, err = parseBool(name, v)
+		case "read":
+			b.read, err = facet.ParseReadMode(v)
 		case "atomic":
 			atomic, perr := parseBool(name, v)
 			b.atomic, err = &atomic, perr
 		default:
-			err = hinted("there are rows, ints, timeout_ms, read_only and atomic", "unknown query parameter %s", shown(name))
+			err = hinted("there are rows, ints, timeout_ms, read_only, read and atomic", "unknown query parameter %s", shown(name))
 		}
 		if err != nil {
 			return err
@@ -352,6 +355,11 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 		var readOnly bool
 		readOnly, err = d.Bool()
 		b.readOnly = b.readOnly || readOnly
+	case "read":
+		err = d.word(func(v string) (err error) {
+			b.read, err = facet.ParseReadMode(v)
+			return err
+		})
 	case "timeout_ms":
 		var n int64
 		if n, err = d.Int(); err == nil {
@@ -375,7 +383,7 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 	case "rollback":
 		b.rollback, err = d.Bool()
 	default:
-		return unknownField(key, "sql, args, statements, rows, ints, atomic, read_only, timeout_ms, key, tx, begin, commit and rollback")
+		return unknownField(key, "sql, args, statements, rows, ints, atomic, read_only, read, timeout_ms, key, tx, begin, commit and rollback")
 	}
 	return err
 }

@@ -84,6 +84,7 @@ type member struct {
 type gated struct {
 	gate  quorum.ReadGate
 	wrote bool // it was a transaction that changed something: no lease is needed (R28)
+	ask   bool // the lease is not enough for who asked (R34, R41)
 	call  *service.Call
 	f     func(error)
 }
@@ -149,7 +150,10 @@ func (s *session) remember(c *facet.Commit) {
 // gate answers a call that ran, now or when what it saw may leave. wrote says that
 // the call changed something.
 func (s *session) gate(call *service.Call, wrote bool) {
-	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote, call: call})
+	s.hold(gated{
+		gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote,
+		ask: call.Request.Read == facet.ReadQuorum, call: call,
+	})
 }
 
 // hold finishes g when what it saw is committed and, unless it wrote, when this is
@@ -179,7 +183,8 @@ func (s *session) hold(g gated) {
 	}
 }
 
-// verdict says what may happen to g. The lease is tested last (R33). mu is held.
+// verdict says what may happen to g. The lease is tested last (R33), and not at all
+// for a read that wants a majority (R34). mu is held.
 func (s *session) verdict(g *gated) quorum.Verdict {
 	if g.wrote {
 		return s.core.Write(g.gate.Seen)
@@ -188,7 +193,7 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 	switch {
 	case v != quorum.Confirm:
 		return v
-	case s.d.m.lease.Valid():
+	case !g.ask && s.d.m.lease.Valid():
 		return quorum.Send
 	}
 	return s.core.Read(g.gate, 0, 0)
