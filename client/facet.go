@@ -16,6 +16,7 @@ type Facet struct {
 	idempotent bool
 	readOnly   bool
 	read       facet.ReadMode
+	bookmark   *Bookmark
 }
 
 func (c *Client) facet(name facet.Name) *Facet {
@@ -248,6 +249,7 @@ func (k *call) setStep(sql string, args []any, kind facet.StepKind, noRows bool)
 func (f *Facet) finish(ctx context.Context, k *call, write, keyable bool) {
 	k.eff = effRead
 	k.req.Read = f.read
+	k.follow(f.bookmark)
 	k.req.ReadOnly = f.readOnly || !write
 	if !k.req.ReadOnly {
 		k.eff = effWrite

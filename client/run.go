@@ -40,6 +40,9 @@ func (k *call) wait(ctx context.Context, cn *conn, whole bool) (stage, error) {
 	err := cn.await(ctx, k, whole)
 	switch {
 	case err == nil:
+		if whole {
+			k.moved()
+		}
 		return answered, nil
 	case k.isLost:
 		return lost, fmt.Errorf("connection to %s: %w", cn.node.at.host, err)

@@ -77,6 +77,8 @@ type Request struct {
 	Atomic   bool          // run all steps in one transaction, all or nothing
 	ReadOnly bool          // refuse statements that write
 	Read     ReadMode      // what confirms an answer that changed nothing
+	After    Bookmark      // run on a state that holds everything up to this, or not at all
+	Bookmark bool          // name what the answer reflects, in Response.Bookmark
 	Key      Key           // idempotency key; only with Atomic or a single step, never with Tx
 	Timeout  time.Duration // bound on running time, zero for the server's limit
 	Steps    []Step
@@ -132,4 +134,5 @@ type Response struct {
 	Result   Result   // one or more items per step, in order
 	Tx       TxID     // the transaction that stays open, zero if none
 	Position Position // what the answer reflects; zero for a facet that does not exist
+	Bookmark Bookmark // of Position, where the request asked for it
 }

@@ -19,6 +19,9 @@ import (
 //	 8 bytes number of the key           FlagKey
 //	 1 byte  how it reads                FlagRead
 //	           bits 0-1 mode: 0 owner, 1 quorum
+//	           bit 2 the answer is to have a bookmark
+//	           bit 3 a bookmark follows
+//	32 bytes bookmark                    bit 3
 //	uvarint  timeout in microseconds, 0 for the server's limit
 //	uvarint  number of steps, then for each
 //	  1 byte   bits 0-1 kind, bit 2 no rows, bit 3 names, bit 4 condition
@@ -32,7 +35,9 @@ import (
 // condition (not), or a uvarint count and that many conditions (and, or).
 const (
 	readModeMask = 3
-	readBits     = readModeMask
+	readBookmark = 1 << 2
+	readAfter    = 1 << 3
+	readBits     = readModeMask | readBookmark | readAfter
 
 	stepKindMask  = 3
 	stepNoRows    = 1 << 2
@@ -60,7 +65,7 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 	if !r.Key.IsZero() {
 		fl |= FlagKey
 	}
-	if r.Read != facet.ReadOwner {
+	if r.Read != facet.ReadOwner || r.Bookmark || !r.After.IsZero() {
 		fl |= FlagRead
 	}
 	dst, at := BeginFrame(dst, TypeRequest, fl, id)
@@ -85,14 +90,29 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 }
 
 func appendRead(dst []byte, r *facet.Request) []byte {
-	return append(dst, byte(r.Read)&readModeMask)
+	bits := byte(r.Read) & readModeMask
+	if r.Bookmark {
+		bits |= readBookmark
+	}
+	if r.After.IsZero() {
+		return append(dst, bits)
+	}
+	return r.After.AppendBinary(append(dst, bits|readAfter))
 }
 
 func decodeRead(d *decoder, r *facet.Request) {
 	bits := d.byte("read")
 	r.Read = facet.ReadMode(bits & readModeMask)
+	r.Bookmark = bits&readBookmark != 0
 	if bits&^readBits != 0 || r.Read > facet.ReadQuorum {
 		d.fail("read")
+	}
+	if bits&readAfter == 0 || d.err != nil {
+		return
+	}
+	var err error
+	if r.After, d.src, err = facet.DecodeBookmark(d.src); err != nil || !r.After.Valid() {
+		d.fail("bookmark")
 	}
 }
 

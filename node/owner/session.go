@@ -156,6 +156,27 @@ func (s *session) gate(call *service.Call, wrote bool) {
 	})
 }
 
+// mark puts the bookmark of what an answer reflects into it. The answer leaves when all
+// of that is committed (R29), so the bookmark names what is.
+func (s *session) mark(resp *facet.Response) {
+	if p := resp.Position; p.Seq != 0 {
+		resp.Bookmark = facet.Bookmark{Facet: s.row.Incarnation, Epoch: p.Epoch, Seq: p.Seq}
+	}
+}
+
+// reaches says what is wrong with a bookmark, as far as this session knows. The owner
+// holds everything that was ever committed, so one that it does not reach names nothing
+// of this facet (R35).
+func (s *session) reaches(b facet.Bookmark) error {
+	switch {
+	case b.Facet != s.row.Incarnation:
+		return facet.Errorf(facet.CodeBookmark, "the bookmark is not of this %s: of another facet, or of one of that name that was deleted or replaced; go on without it", s.d.name)
+	case !b.Covered(s.store.Position()):
+		return facet.Errorf(facet.CodeBookmark, "%s was never at the bookmark's position, %v.%v; go on without it", s.d.name, b.Epoch, b.Seq)
+	}
+	return nil
+}
+
 // hold finishes g when what it saw is committed and, unless it wrote, when this is
 // still the owner (R33, R34). It is called when the snapshot of g has been taken,
 // never before.
