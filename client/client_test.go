@@ -411,6 +411,74 @@ func TestQuorumReads(t *testing.T) {
 	want(facet.ReadQuorum)
 }
 
+// TestFollowerReads: reads go to the node the client is connected to, and only reads
+// do, whoever the owner is; who answered one is not taken for the owner.
+func TestFollowerReads(t *testing.T) {
+	var owner atomic.Pointer[testNode]
+	var nodes [2]*testNode
+	var mu sync.Mutex
+	var reads [2]int // of followers, answered there
+	var lagging atomic.Bool
+	for i := range nodes {
+		svc := &nativetest.Service{}
+		svc.Before = func(r *facet.Request) error {
+			own := owner.Load()
+			switch {
+			case own == nodes[i]:
+				if r.Read == facet.ReadFollower && lagging.Load() {
+					return nil
+				}
+			case r.Read == facet.ReadFollower && !lagging.Load():
+			default:
+				return &facet.Error{Code: facet.CodeNotOwner, Owner: own.addr, Epoch: 2}
+			}
+			if r.Read == facet.ReadFollower {
+				mu.Lock()
+				reads[i]++
+				mu.Unlock()
+			}
+			return nil
+		}
+		nodes[i] = startNode(t, svc, native.Options{})
+	}
+	owner.Store(nodes[1])
+	f := openFacet(t, open(t, client.Options{}, nodes[0])).FollowerReads()
+	ctx := t.Context()
+	read := func() {
+		t.Helper()
+		var n int
+		if err := f.QueryRow(ctx, "SELECT COUNT").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	if _, err := f.Exec(ctx, "INSERT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Tx(ctx, func(tx *client.Tx) error { _, err := tx.Exec(ctx, "INSERT 2"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	read() // though the owner is known now
+	answered := func() [2]int {
+		mu.Lock()
+		defer mu.Unlock()
+		return reads
+	}
+	if w := nodes[1].svc.Writes(notes); w != 2 || answered() != [2]int{2, 0} {
+		t.Errorf("%d writes, reads %v", w, answered())
+	}
+	lagging.Store(true)
+	read()
+	lagging.Store(false)
+	read()
+	if answered() != [2]int{3, 0} {
+		t.Errorf("reads %v", answered())
+	}
+	if _, err := f.Exec(ctx, "INSERT 3"); err != nil || nodes[1].svc.Writes(notes) != 3 {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTx(t *testing.T) {
 	n, f := simple(t)
 	ctx := t.Context()

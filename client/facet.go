@@ -56,6 +56,18 @@ func (f *Facet) QuorumReads() *Facet {
 	return &g
 }
 
+// FollowerReads is the same facet with reads answered by whatever node of its replica
+// set is asked, from what it knows to be committed: they go on while the owner is away
+// and cost it nothing, and may be old. With Bookmarked they never show less than what
+// was seen before, and wait for it where the node is behind. The node asked is the one
+// this client is connected to; one that keeps no copy, or is too far behind, leads to
+// the owner, and so do writes and transactions.
+func (f *Facet) FollowerReads() *Facet {
+	g := *f
+	g.read = facet.ReadFollower
+	return &g
+}
+
 type keyInContext struct{}
 
 // WithKey gives the next write made with the context an idempotency key of your
@@ -253,6 +265,7 @@ func (f *Facet) finish(ctx context.Context, k *call, write, keyable bool) {
 	k.req.ReadOnly = f.readOnly || !write
 	if !k.req.ReadOnly {
 		k.eff = effWrite
+		k.req.Read = f.readInTx() // a follower would only send it on
 		if keyable {
 			if key, ok := ctx.Value(keyInContext{}).(facet.Key); ok {
 				k.req.Key = key
@@ -280,6 +293,14 @@ func (k *call) encode(ctx context.Context) {
 		k.req.Timeout = max(time.Until(d), time.Microsecond)
 	}
 	k.frame = wire.AppendRequest(k.frame[:0], 0, &k.req)
+}
+
+// readInTx is how transactions read, and what writes: at the owner.
+func (f *Facet) readInTx() facet.ReadMode {
+	if f.read == facet.ReadFollower {
+		return facet.ReadOwner
+	}
+	return f.read
 }
 
 func sqlTooLong(n int) error {

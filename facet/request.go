@@ -40,6 +40,9 @@ const (
 	// ReadQuorum: by a majority of the replica set that was asked after the read had
 	// run, lease or no lease: no clock is trusted (rule R34).
 	ReadQuorum
+	// ReadFollower: by nobody. Any member of the replica set answers from what it knows
+	// to be committed, which may be old (rule R35).
+	ReadFollower
 )
 
 // String is the name of the mode in JSON and docs.
@@ -49,18 +52,20 @@ func (m ReadMode) String() string {
 		return "owner"
 	case ReadQuorum:
 		return "quorum"
+	case ReadFollower:
+		return "follower"
 	}
 	return fmt.Sprintf("mode_%d", uint8(m))
 }
 
 // ParseReadMode reads what String prints.
 func ParseReadMode(s string) (ReadMode, error) {
-	for _, m := range [...]ReadMode{ReadOwner, ReadQuorum} {
+	for _, m := range [...]ReadMode{ReadOwner, ReadQuorum, ReadFollower} {
 		if s == m.String() {
 			return m, nil
 		}
 	}
-	return ReadOwner, Errorf(CodeBadRequest, "read is owner or quorum, not %.40q", s)
+	return ReadOwner, Errorf(CodeBadRequest, "read is owner, quorum or follower, not %.40q", s)
 }
 
 // Request is one unit of work for one facet: its steps run in order, at the
@@ -134,5 +139,5 @@ type Response struct {
 	Result   Result   // one or more items per step, in order
 	Tx       TxID     // the transaction that stays open, zero if none
 	Position Position // what the answer reflects; zero for a facet that does not exist
-	Bookmark Bookmark // of Position, where the request asked for it
+	Bookmark Bookmark // of Position, where the request asked for it, or reads as a follower
 }

@@ -22,6 +22,7 @@
 //	idempotent=true  give every write outside transactions an idempotency key
 //	readonly=true    refuse writes
 //	read=quorum      have every read confirmed by a majority, see client.Facet.QuorumReads
+//	read=follower    read what any replica has, see client.Facet.FollowerReads
 //
 // # Behaviour to know
 //
@@ -90,6 +91,7 @@ type Connector struct {
 	endpoints []string
 	name      facet.Name
 	readOnly  bool
+	read      facet.ReadMode
 	options   client.Options
 
 	mu     sync.Mutex
@@ -134,11 +136,9 @@ func ParseDSN(dsn string) (*Connector, error) {
 		case "token":
 			c.options.Token = v
 		case "read":
-			mode, err := facet.ParseReadMode(v)
-			if err != nil {
+			if c.read, err = facet.ParseReadMode(v); err != nil {
 				return bad("%v", err)
 			}
-			c.options.QuorumReads = mode == facet.ReadQuorum
 		case "tls":
 			if on {
 				scheme = "https://"
@@ -184,6 +184,12 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	if c.readOnly {
 		f = f.ReadOnly()
+	}
+	switch c.read {
+	case facet.ReadQuorum:
+		f = f.QuorumReads()
+	case facet.ReadFollower:
+		f = f.FollowerReads()
 	}
 	return &conn{client: c.client, base: f}, nil
 }

@@ -205,7 +205,7 @@ func TestParseDSN(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	for _, good := range []string{"facetd://h:1,g:2/acme/notes", "facetd://h:1/acme/notes/?token=a%3Db&tls=true&readonly=1", "facetd://h:1/acme/notes?read=quorum"} {
+	for _, good := range []string{"facetd://h:1,g:2/acme/notes", "facetd://h:1/acme/notes/?token=a%3Db&tls=true&readonly=1", "facetd://h:1/acme/notes?read=quorum", "facetd://h:1/acme/notes?read=follower"} {
 		if _, err := sqldriver.ParseDSN(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}

@@ -60,7 +60,8 @@ func (v *View) Lost() error {
 
 // Advance brings the view to what is known to be committed now, holding at most limit
 // changed pages, and reports whether it moved. ErrCompacted says that the base has
-// moved too far: open another view. After another error the copy serves no views, or
+// moved too far: open another view. facet.ErrCorrupt says that file and log do not fit:
+// the facet is out of service here. After another error the copy serves no views, or
 // not this one; the view is good for nothing then but Close.
 func (v *View) Advance(ctx context.Context, limit int) (moved bool, err error) {
 	at := v.store.Position().Seq
@@ -75,6 +76,9 @@ func (v *View) Advance(ctx context.Context, limit int) (moved bool, err error) {
 			err = ctx.Err()
 		}
 		if err != nil {
+			if !v.Behind() { // what does not fit is the copy's file and log as they are (R51)
+				err = v.r.s.openFailed(v.r.st, err)
+			}
 			return false, fmt.Errorf("advance view of %v at %v: %w", v.r.st.id, v.store.Position(), err)
 		}
 		moved = true

@@ -180,3 +180,38 @@ func TestMoved(t *testing.T) {
 		}
 	}
 }
+
+// TestViewFindsRot: a view whose entries do not fit the file takes the copy out of
+// service, like whoever else finds that (R51).
+func TestViewFindsRot(t *testing.T) {
+	mem := disk.NewMem()
+	s, _ := mustOpen(t, options(mem))
+	o := newOwner(t, s, testID(1), 1)
+	write := func(b byte) {
+		t.Helper()
+		var page [facet.PageSize]byte
+		page[0] = b
+		check(t, o.pages.WriteAt(page[:], 0))
+		c, _, err := o.pages.Seal(o.r.ID(), 1)
+		check(t, err)
+		check(t, o.append(&c))
+		check(t, s.Sync(ctx))
+		check(t, o.r.Known(1, bootA, c.Position()))
+	}
+	write(1)
+	o.checkpoint()
+	write(2)
+	check(t, mem.Corrupt(s.dbName(o.r.ID()), func(b []byte) { b[100] ^= 1 }))
+	v, err := o.r.OpenView()
+	check(t, err)
+	if _, err := v.Advance(ctx, 10); !errors.Is(err, facet.ErrCorrupt) {
+		t.Errorf("advance over rot: %v", err)
+	}
+	check(t, v.Close())
+	if h := o.r.Meta().Health; h != Diverged {
+		t.Errorf("the copy is %v", h)
+	}
+	if _, err := o.r.OpenView(); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another view: %v", err)
+	}
+}

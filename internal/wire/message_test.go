@@ -55,7 +55,7 @@ func samples() []struct {
 		}})},
 		{"request-quorum", AppendRequest(nil, 6, &facet.Request{Name: name, ReadOnly: true, Read: facet.ReadQuorum,
 			Steps: []facet.Step{{SQL: []byte("SELECT 42"), Args: facet.Values{}}}})},
-		{"request-bookmark", AppendRequest(nil, 7, &facet.Request{Name: name, ReadOnly: true, After: mark, Bookmark: true,
+		{"request-bookmark", AppendRequest(nil, 7, &facet.Request{Name: name, ReadOnly: true, Read: facet.ReadFollower, After: mark, Bookmark: true,
 			Steps: []facet.Step{{SQL: []byte("SELECT 42"), Args: facet.Values{}}}})},
 		{"response-bookmark", AppendResponse(nil, 7, &facet.Response{Result: ok, Position: pos, Bookmark: mark})},
 		{"response", AppendResponse(nil, 1, &facet.Response{Result: ok, Position: pos})},

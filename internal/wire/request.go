@@ -18,7 +18,7 @@ import (
 //	16 bytes client id of the key        FlagKey
 //	 8 bytes number of the key           FlagKey
 //	 1 byte  how it reads                FlagRead
-//	           bits 0-1 mode: 0 owner, 1 quorum
+//	           bits 0-1 mode: 0 owner, 1 quorum, 2 follower
 //	           bit 2 the answer is to have a bookmark
 //	           bit 3 a bookmark follows
 //	32 bytes bookmark                    bit 3
@@ -104,7 +104,7 @@ func decodeRead(d *decoder, r *facet.Request) {
 	bits := d.byte("read")
 	r.Read = facet.ReadMode(bits & readModeMask)
 	r.Bookmark = bits&readBookmark != 0
-	if bits&^readBits != 0 || r.Read > facet.ReadQuorum {
+	if bits&^readBits != 0 || r.Read > facet.ReadFollower {
 		d.fail("read")
 	}
 	if bits&readAfter == 0 || d.err != nil {

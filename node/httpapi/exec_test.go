@@ -97,6 +97,7 @@ func TestReadModes(t *testing.T) {
 		{"?read=quorum", "SELECT 1", facet.ReadQuorum, 200},
 		{"", `{"sql":"SELECT 1","read":"quorum"}`, facet.ReadQuorum, 200},
 		{"", `{"sql":"SELECT 1","read":"owner"}`, facet.ReadOwner, 200},
+		{"?read=follower", "SELECT 1", facet.ReadFollower, 200},
 		{"?read=fast", "SELECT 1", facet.ReadOwner, 400},
 		{"", `{"sql":"SELECT 1","read":1}`, facet.ReadOwner, 400},
 	} {

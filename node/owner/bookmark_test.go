@@ -125,3 +125,56 @@ func TestBookmarkOfTheNextOwner(t *testing.T) {
 		}
 	})
 }
+
+// TestTell: a member that asks hears what is committed (R10), and no other does; a facet
+// at rest is opened for it.
+func TestTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		w.holds(id, 2, 1, time.Second)
+		w.holds(id, 3, 1, time.Second)
+		known := func(node int) (facet.Seq, facet.Seq) {
+			t.Helper()
+			c, err := w.node(node).store.Replica(id)
+			w.check(err)
+			m := c.Meta()
+			return m.CommitKnown, m.Last.Seq
+		}
+		for _, node := range []int{2, 3} {
+			if k, last := known(node); k == last {
+				t.Errorf("node %d knows it by itself: the test shows nothing", node)
+			}
+		}
+		w.check(r.m.Tell(t.Context(), id, "n2"))
+		time.Sleep(100 * time.Millisecond)
+		if k, last := known(2); k != last {
+			t.Errorf("node 2 knows %v of %v", k, last)
+		}
+		if k, last := known(3); k == last {
+			t.Error("node 3 was told too")
+		}
+		w.check(r.m.Tell(t.Context(), id, "n9")) // no member: nobody is told
+
+		time.Sleep(2 * DefaultIdleAfter)
+		if _, open := r.m.Open(n); open {
+			t.Fatal("the facet does not rest")
+		}
+		w.check(r.m.Tell(t.Context(), id, "n3"))
+		time.Sleep(100 * time.Millisecond)
+		if k, last := known(3); k != last {
+			t.Errorf("node 3 knows %v of %v", k, last)
+		}
+		if err := w.node(2).m.Tell(t.Context(), id, "n3"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("told by another node: %v", err)
+		}
+		if err := r.m.Tell(t.Context(), facet.NewIncarnation(), "n3"); !errors.Is(err, facet.ErrNotFound) {
+			t.Errorf("of a facet that is not there: %v", err)
+		}
+	})
+}

@@ -343,7 +343,7 @@ func (d *desk) run(call *service.Call) {
 		s.die(err)
 	}
 	d.followTx(call)
-	if req.Bookmark {
+	if req.Bookmark || req.Read == facet.ReadFollower {
 		s.mark(&call.Response)
 	}
 	s.gate(call, s.store.Position().Seq != before)

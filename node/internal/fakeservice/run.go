@@ -65,7 +65,7 @@ func (db *database) run(call *service.Call) {
 		return
 	}
 	call.Response = facet.Response{Result: result, Tx: db.tx, Position: db.position()}
-	if req.Bookmark {
+	if req.Bookmark || req.Read == facet.ReadFollower {
 		call.Response.Bookmark = facet.Bookmark{Facet: db.id, Epoch: 1, Seq: db.seq}
 	}
 	if !req.Key.IsZero() {
