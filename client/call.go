@@ -22,6 +22,8 @@ type call struct {
 
 	ownKey bool // the key was made by the SDK, so another does as well
 
+	bookmark *Bookmark // moved on by the answer; nil for none
+
 	home *sync.Pool // where free puts it
 	node *node      // where it was sent last
 	conn *conn
@@ -39,6 +41,7 @@ type call struct {
 	isLost bool // err is about the connection
 	tx     facet.TxID
 	pos    facet.Position
+	seen   facet.Bookmark
 }
 
 // newCall takes a call of the client's pool. There is one pool a client and not
@@ -66,7 +69,7 @@ func (c *call) free() {
 	clear(c.names)
 	c.names = c.names[:0]
 	c.resetAnswer()
-	c.node, c.conn, c.ownKey = nil, nil, false
+	c.node, c.conn, c.ownKey, c.bookmark = nil, nil, false, nil
 	c.home.Put(c)
 }
 
@@ -77,7 +80,7 @@ func (c *call) resetAnswer() {
 	}
 	c.first, c.more = c.first[:0], nil
 	c.parts, c.bytes, c.final, c.err, c.isLost = 0, 0, false, nil, false
-	c.tx, c.pos = facet.TxID{}, facet.Position{}
+	c.tx, c.pos, c.seen = facet.TxID{}, facet.Position{}, facet.Bookmark{}
 	select {
 	case <-c.wake:
 	default:

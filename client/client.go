@@ -163,7 +163,7 @@ func (b *Binding) Facet(name string) (*Facet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Facet{client: b.client, name: n, idempotent: b.client.opt.Idempotent}, nil
+	return b.client.facet(n), nil
 }
 
 // Facet names a facet as "tenant/facet".
@@ -172,5 +172,5 @@ func (c *Client) Facet(name string) (*Facet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Facet{client: c, name: n, idempotent: c.opt.Idempotent}, nil
+	return c.facet(n), nil
 }

@@ -365,6 +365,120 @@ func TestBatchAndPipeline(t *testing.T) {
 	}
 }
 
+// TestQuorumReads: the wish for a majority goes with every request, in transactions
+// too, and with no other.
+func TestQuorumReads(t *testing.T) {
+	var mu sync.Mutex
+	var modes []facet.ReadMode
+	svc := &nativetest.Service{Before: func(r *facet.Request) error {
+		mu.Lock()
+		defer mu.Unlock()
+		modes = append(modes, r.Read)
+		return nil
+	}}
+	n := startNode(t, svc, native.Options{})
+	ctx := t.Context()
+	use := func(f *client.Facet) {
+		t.Helper()
+		var count int
+		if err := f.QueryRow(ctx, "SELECT COUNT").Scan(&count); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Tx(ctx, func(tx *client.Tx) error { return tx.QueryRow(ctx, "SELECT COUNT").Scan(&count) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(mode facet.ReadMode) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(modes) != 4 {
+			t.Errorf("%d requests", len(modes))
+		}
+		for _, m := range modes {
+			if m != mode {
+				t.Errorf("modes %v, want %v", modes, mode)
+			}
+		}
+		modes = nil
+	}
+	f := openFacet(t, open(t, client.Options{}, n))
+	use(f)
+	want(facet.ReadOwner)
+	use(f.QuorumReads())
+	want(facet.ReadQuorum)
+	use(openFacet(t, open(t, client.Options{QuorumReads: true}, n)))
+	want(facet.ReadQuorum)
+}
+
+// TestFollowerReads: reads go to the node the client is connected to, and only reads
+// do, whoever the owner is; who answered one is not taken for the owner.
+func TestFollowerReads(t *testing.T) {
+	var owner atomic.Pointer[testNode]
+	var nodes [2]*testNode
+	var mu sync.Mutex
+	var reads [2]int // of followers, answered there
+	var lagging atomic.Bool
+	for i := range nodes {
+		svc := &nativetest.Service{}
+		svc.Before = func(r *facet.Request) error {
+			own := owner.Load()
+			switch {
+			case own == nodes[i]:
+				if r.Read == facet.ReadFollower && lagging.Load() {
+					return nil
+				}
+			case r.Read == facet.ReadFollower && !lagging.Load():
+			default:
+				return &facet.Error{Code: facet.CodeNotOwner, Owner: own.addr, Epoch: 2}
+			}
+			if r.Read == facet.ReadFollower {
+				mu.Lock()
+				reads[i]++
+				mu.Unlock()
+			}
+			return nil
+		}
+		nodes[i] = startNode(t, svc, native.Options{})
+	}
+	owner.Store(nodes[1])
+	f := openFacet(t, open(t, client.Options{}, nodes[0])).FollowerReads()
+	ctx := t.Context()
+	read := func() {
+		t.Helper()
+		var n int
+		if err := f.QueryRow(ctx, "SELECT COUNT").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	if _, err := f.Exec(ctx, "INSERT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Tx(ctx, func(tx *client.Tx) error { _, err := tx.Exec(ctx, "INSERT 2"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	read() // though the owner is known now
+	answered := func() [2]int {
+		mu.Lock()
+		defer mu.Unlock()
+		return reads
+	}
+	if w := nodes[1].svc.Writes(notes); w != 2 || answered() != [2]int{2, 0} {
+		t.Errorf("%d writes, reads %v", w, answered())
+	}
+	lagging.Store(true)
+	read()
+	lagging.Store(false)
+	read()
+	if answered() != [2]int{3, 0} {
+		t.Errorf("reads %v", answered())
+	}
+	if _, err := f.Exec(ctx, "INSERT 3"); err != nil || nodes[1].svc.Writes(notes) != 3 {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTx(t *testing.T) {
 	n, f := simple(t)
 	ctx := t.Context()

@@ -280,7 +280,7 @@ func (c *conn) deliver(id uint32, p wire.Part) error {
 		}
 		k.parts++
 		if !p.More {
-			k.final, k.tx, k.pos = true, p.Tx, p.Position
+			k.final, k.tx, k.pos, k.seen = true, p.Tx, p.Position, p.Bookmark
 		}
 		k.signal()
 	}

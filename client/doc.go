@@ -31,6 +31,13 @@
 // 100 ms to the time its lease lasts. A node that vanished without a word is
 // noticed by silence, after three times Options.PingInterval.
 //
+// # What a read sees
+//
+// A read sees everything acknowledged before it was sent. Facet.QuorumReads has that
+// not depend on the clocks of nodes. Facet.FollowerReads gives it up for reads that
+// cost the owner nothing and go on without it; Facet.Bookmarked has them see at least
+// what the program has seen before.
+//
 // # Retries and keys
 //
 // Until its context ends, or for 30 s if it has no deadline (Options.RetryFor), the

@@ -15,6 +15,16 @@ type Facet struct {
 	name       facet.Name
 	idempotent bool
 	readOnly   bool
+	read       facet.ReadMode
+	bookmark   *Bookmark
+}
+
+func (c *Client) facet(name facet.Name) *Facet {
+	f := &Facet{client: c, name: name, idempotent: c.opt.Idempotent}
+	if c.opt.QuorumReads {
+		f.read = facet.ReadQuorum
+	}
+	return f
 }
 
 // Name is the name of the facet.
@@ -33,6 +43,28 @@ func (f *Facet) Idempotent() *Facet {
 func (f *Facet) ReadOnly() *Facet {
 	g := *f
 	g.readOnly = true
+	return &g
+}
+
+// QuorumReads is the same facet with every read confirmed by a majority of its
+// replicas after it has run, so that it is fresh whatever the clocks of the nodes do:
+// for nodes that are paused, snapshotted or migrated as virtual machines. It costs a
+// round trip between nodes. Writes are confirmed like that always.
+func (f *Facet) QuorumReads() *Facet {
+	g := *f
+	g.read = facet.ReadQuorum
+	return &g
+}
+
+// FollowerReads is the same facet with reads answered by whatever node of its replica
+// set is asked, from what it knows to be committed: they go on while the owner is away
+// and cost it nothing, and may be old. With Bookmarked they never show less than what
+// was seen before, and wait for it where the node is behind. The node asked is the one
+// this client is connected to; one that keeps no copy, or is too far behind, leads to
+// the owner, and so do writes and transactions.
+func (f *Facet) FollowerReads() *Facet {
+	g := *f
+	g.read = facet.ReadFollower
 	return &g
 }
 
@@ -228,9 +260,12 @@ func (k *call) setStep(sql string, args []any, kind facet.StepKind, noRows bool)
 // finish decides what a retry may do and encodes the request.
 func (f *Facet) finish(ctx context.Context, k *call, write, keyable bool) {
 	k.eff = effRead
+	k.req.Read = f.read
+	k.follow(f.bookmark)
 	k.req.ReadOnly = f.readOnly || !write
 	if !k.req.ReadOnly {
 		k.eff = effWrite
+		k.req.Read = f.readInTx() // a follower would only send it on
 		if keyable {
 			if key, ok := ctx.Value(keyInContext{}).(facet.Key); ok {
 				k.req.Key = key
@@ -258,6 +293,14 @@ func (k *call) encode(ctx context.Context) {
 		k.req.Timeout = max(time.Until(d), time.Microsecond)
 	}
 	k.frame = wire.AppendRequest(k.frame[:0], 0, &k.req)
+}
+
+// readInTx is how transactions read, and what writes: at the owner.
+func (f *Facet) readInTx() facet.ReadMode {
+	if f.read == facet.ReadFollower {
+		return facet.ReadOwner
+	}
+	return f.read
 }
 
 func sqlTooLong(n int) error {

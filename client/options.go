@@ -25,6 +25,9 @@ type Options struct {
 	// once. The package comment tells what it costs.
 	Idempotent bool
 
+	// QuorumReads has every facet read as by Facet.QuorumReads.
+	QuorumReads bool
+
 	// RetryFor bounds how long one call is retried, if its context does not end it
 	// earlier. Default: until the deadline of the context, 30 s where it has none.
 	// Negative means no retries.

@@ -118,6 +118,7 @@ func (r *Rows) done(body []byte) {
 		r.err = fmt.Errorf("query %v: %w", r.name, badAnswer(err))
 	}
 	r.res = Result{RowsAffected: d.Changes, LastInsertID: d.LastRowID}
+	r.k.moved()
 	r.Close()
 }
 

@@ -15,6 +15,9 @@ import (
 // is freed already.
 func (c *Client) do(ctx context.Context, k *call, whole bool) error {
 	n := c.first(k.req.Name)
+	if k.req.Read == facet.ReadFollower {
+		n = c.home.Load() // the owner is one of many that may answer
+	}
 	st, err := c.try(ctx, k, n, whole)
 	if err == nil {
 		return nil
@@ -40,6 +43,9 @@ func (k *call) wait(ctx context.Context, cn *conn, whole bool) (stage, error) {
 	err := cn.await(ctx, k, whole)
 	switch {
 	case err == nil:
+		if whole {
+			k.moved()
+		}
 		return answered, nil
 	case k.isLost:
 		return lost, fmt.Errorf("connection to %s: %w", cn.node.at.host, err)
@@ -149,6 +155,9 @@ func (c *Client) hear(name facet.Name, n *node, st stage, code facet.Code, err e
 
 // settle remembers who answered a call that was not answered at first.
 func (c *Client) settle(k *call, n *node, doubt bool) {
+	if k.req.Read == facet.ReadFollower {
+		return // who answered need not be the owner
+	}
 	if k.req.Name == (facet.Name{}) || !doubt && n == c.home.Load() && c.owners.get(k.req.Name) == nil {
 		return
 	}

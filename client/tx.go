@@ -36,7 +36,8 @@ func (f *Facet) Begin(ctx context.Context) (*Tx, error) {
 		k.free()
 		return nil, err
 	}
-	k.req = facet.Request{Name: f.name, KeepTx: true, ReadOnly: f.readOnly, Steps: k.steps[:]}
+	k.req = facet.Request{Name: f.name, KeepTx: true, ReadOnly: f.readOnly, Read: f.readInTx(), Steps: k.steps[:]}
+	k.follow(f.bookmark)
 	k.eff = effRead // a transaction that was opened and lost is rolled back
 	k.encode(ctx)
 	if err := f.client.do(ctx, k, true); err != nil {
@@ -104,7 +105,8 @@ func (tx *Tx) send(ctx context.Context, sql string, args []any, kind facet.StepK
 		k.free()
 		return nil, err
 	}
-	k.req = facet.Request{Name: tx.f.name, Tx: tx.id, KeepTx: true, ReadOnly: tx.f.readOnly, Steps: k.steps[:]}
+	k.req = facet.Request{Name: tx.f.name, Tx: tx.id, KeepTx: true, ReadOnly: tx.f.readOnly, Read: tx.f.readInTx(), Steps: k.steps[:]}
+	k.follow(tx.f.bookmark)
 	k.eff = eff
 	k.node = tx.conn.node
 	k.encode(ctx)

@@ -29,6 +29,7 @@ const (
 	CodeVersion       Code = 14 // the peer speaks another protocol version
 	CodeCanceled      Code = 15 // the caller went away before it ran
 	CodeNotAcceptable Code = 16 // an imported file is not a sound SQLite database
+	CodeBookmark      Code = 17 // the bookmark is damaged, or names nothing this facet ever was
 
 	// Try again later: nothing was done.
 	CodeBusy        Code = 32 // an interactive transaction holds the facet
@@ -67,7 +68,8 @@ var codeNames = map[Code]string{
 	CodeLimit: "limit_exceeded", CodeTimeout: "timeout", CodeTxClosed: "tx_closed",
 	CodeKeyConflict: "key_conflict", CodeKeyExpired: "key_expired", CodeReadOnly: "read_only",
 	CodeVersion: "version_mismatch", CodeCanceled: "canceled", CodeNotAcceptable: "not_acceptable",
-	CodeBusy: "busy", CodeOverloaded: "overloaded",
+	CodeBookmark: "bad_bookmark",
+	CodeBusy:     "busy", CodeOverloaded: "overloaded",
 	CodeUnavailable: "unavailable", CodeDiskFull: "disk_full", CodeNotOwner: "not_owner",
 	CodeUnknownOutcome: "outcome_unknown", CodeCorrupt: "corrupt", CodeInternal: "internal",
 }
@@ -145,6 +147,7 @@ var (
 	ErrKeyExpired   = &Error{Code: CodeKeyExpired}
 	ErrReadOnly     = &Error{Code: CodeReadOnly}
 	ErrCanceled     = &Error{Code: CodeCanceled}
+	ErrBookmark     = &Error{Code: CodeBookmark}
 
 	// Try again: nothing was done.
 	ErrBusy        = &Error{Code: CodeBusy}

@@ -2,6 +2,7 @@ package facet
 
 import (
 	"crypto/rand"
+	"fmt"
 	"time"
 )
 
@@ -30,6 +31,43 @@ type Key struct {
 // IsZero reports whether there is no key.
 func (k Key) IsZero() bool { return k == Key{} }
 
+// ReadMode says what an answer must be confirmed by before it may leave.
+type ReadMode uint8
+
+const (
+	// ReadOwner: by the owner, under its lease or, without one, by its replicas.
+	ReadOwner ReadMode = iota
+	// ReadQuorum: by a majority of the replica set that was asked after the read had
+	// run, lease or no lease: no clock is trusted (rule R34).
+	ReadQuorum
+	// ReadFollower: by nobody. Any member of the replica set answers from what it knows
+	// to be committed, which may be old (rule R35).
+	ReadFollower
+)
+
+// String is the name of the mode in JSON and docs.
+func (m ReadMode) String() string {
+	switch m {
+	case ReadOwner:
+		return "owner"
+	case ReadQuorum:
+		return "quorum"
+	case ReadFollower:
+		return "follower"
+	}
+	return fmt.Sprintf("mode_%d", uint8(m))
+}
+
+// ParseReadMode reads what String prints.
+func ParseReadMode(s string) (ReadMode, error) {
+	for _, m := range [...]ReadMode{ReadOwner, ReadQuorum, ReadFollower} {
+		if s == m.String() {
+			return m, nil
+		}
+	}
+	return ReadOwner, Errorf(CodeBadRequest, "read is owner, quorum or follower, not %.40q", s)
+}
+
 // Request is one unit of work for one facet: its steps run in order, at the
 // owner, with no other transaction in between.
 //
@@ -43,6 +81,9 @@ type Request struct {
 	KeepTx   bool          // an open transaction may outlive the request
 	Atomic   bool          // run all steps in one transaction, all or nothing
 	ReadOnly bool          // refuse statements that write
+	Read     ReadMode      // what confirms an answer that changed nothing
+	After    Bookmark      // run on a state that holds everything up to this, or not at all
+	Bookmark bool          // name what the answer reflects, in Response.Bookmark
 	Key      Key           // idempotency key; only with Atomic or a single step, never with Tx
 	Timeout  time.Duration // bound on running time, zero for the server's limit
 	Steps    []Step
@@ -98,4 +139,5 @@ type Response struct {
 	Result   Result   // one or more items per step, in order
 	Tx       TxID     // the transaction that stays open, zero if none
 	Position Position // what the answer reflects; zero for a facet that does not exist
+	Bookmark Bookmark // of Position, where the request asked for it, or reads as a follower
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/node/follower"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/keeper"
 	"github.com/facetd/facetd/node/lease"
@@ -54,6 +55,7 @@ type Node struct {
 	grants   *lease.Grants
 	steward  *steward.Steward
 	owners   *owner.Manager
+	copies   *follower.Manager // reads of facets that others own
 	native   *native.Server
 	limits   engine.Limits
 
@@ -174,6 +176,14 @@ func (n *Node) openOwners() (err error) {
 		opts.Peers = n.peers
 	}
 	if n.owners, err = owner.New(opts); err != nil {
+		return err
+	}
+	n.copies, err = follower.New(follower.Options{
+		Store: n.replicas, Table: n.table, Node: n.dir.Node, StoreID: n.dir.store,
+		Owner: n.owners.Submit, Tell: n.askOwner,
+		Limits: n.limits, IdleAfter: n.cfg.IdleAfter, Logger: n.log,
+	})
+	if err != nil {
 		return err
 	}
 	n.following.Lock()
@@ -361,6 +371,9 @@ func (n *Node) stop(ctx context.Context) error {
 		n.faces.Close()
 	}
 	n.cancel()
+	if n.copies != nil {
+		errs = append(errs, n.copies.Close())
+	}
 	if n.owners != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), ownersTimeout)
 		if err := n.owners.Close(ctx); err != nil {

@@ -21,8 +21,11 @@ import (
 type orders struct{ n *Node }
 
 // Order implements peer.Orders.
-func (o orders) Order(ctx context.Context, _ *peer.Caller, order peer.Order) error {
-	if order.Kind == peer.OrderWarm {
+func (o orders) Order(ctx context.Context, from *peer.Caller, order peer.Order) error {
+	switch order.Kind {
+	case peer.OrderTell:
+		return o.n.tell(ctx, from.Remote().Node, order)
+	case peer.OrderWarm:
 		return o.n.getReady(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
 	}
 	return o.n.obey(ctx, steward.Order{
@@ -123,6 +126,22 @@ func (n *Node) getReady(ctx context.Context, o steward.Order) error {
 		return nil
 	}
 	return r.CheckpointIdle(ctx) // as far as it is known to be committed (rule R11)
+}
+
+// tell has the session of a facet this node owns tell a member what is committed.
+func (n *Node) tell(ctx context.Context, to cluster.NodeID, o peer.Order) error {
+	if n.acks.owners.Load() == nil {
+		return errStarting
+	}
+	return n.owners.Tell(ctx, o.Incarnation, to)
+}
+
+// askOwner is follower.Options.Tell.
+func (n *Node) askOwner(ctx context.Context, to cluster.NodeID, id facet.Incarnation, epoch facet.Epoch) error {
+	if n.peers == nil {
+		return fmt.Errorf("node %s cannot be reached: this node is alone", to)
+	}
+	return n.peers.Peer(to).Order(ctx, peer.Order{Kind: peer.OrderTell, Incarnation: id, Epoch: epoch})
 }
 
 const wakeTimeout = 10 * time.Second

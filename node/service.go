@@ -25,7 +25,13 @@ type svc struct{ n *Node }
 var _ service.Service = svc{}
 
 // Submit implements service.Service.
-func (s svc) Submit(call *service.Call) { s.n.owners.Submit(call) }
+func (s svc) Submit(call *service.Call) {
+	if call.Request.Read == facet.ReadFollower {
+		s.n.copies.Submit(call)
+		return
+	}
+	s.n.owners.Submit(call)
+}
 
 // Create implements service.Service.
 func (s svc) Create(ctx context.Context, name facet.Name) (service.Info, bool, error) {

@@ -21,6 +21,8 @@
 //	tls=true         reach the hosts over https
 //	idempotent=true  give every write outside transactions an idempotency key
 //	readonly=true    refuse writes
+//	read=quorum      have every read confirmed by a majority, see client.Facet.QuorumReads
+//	read=follower    read what any replica has, see client.Facet.FollowerReads
 //
 // # Behaviour to know
 //
@@ -89,6 +91,7 @@ type Connector struct {
 	endpoints []string
 	name      facet.Name
 	readOnly  bool
+	read      facet.ReadMode
 	options   client.Options
 
 	mu     sync.Mutex
@@ -124,7 +127,7 @@ func ParseDSN(dsn string) (*Connector, error) {
 	for k, vs := range opts {
 		v := vs[len(vs)-1]
 		var on bool
-		if k != "token" {
+		if k != "token" && k != "read" {
 			if on, err = strconv.ParseBool(v); err != nil {
 				return bad("option %s=%.40q is neither true nor false", k, v)
 			}
@@ -132,6 +135,10 @@ func ParseDSN(dsn string) (*Connector, error) {
 		switch k {
 		case "token":
 			c.options.Token = v
+		case "read":
+			if c.read, err = facet.ParseReadMode(v); err != nil {
+				return bad("%v", err)
+			}
 		case "tls":
 			if on {
 				scheme = "https://"
@@ -177,6 +184,12 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	if c.readOnly {
 		f = f.ReadOnly()
+	}
+	switch c.read {
+	case facet.ReadQuorum:
+		f = f.QuorumReads()
+	case facet.ReadFollower:
+		f = f.FollowerReads()
 	}
 	return &conn{client: c.client, base: f}, nil
 }

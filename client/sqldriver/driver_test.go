@@ -199,13 +199,13 @@ func TestConnector(t *testing.T) {
 func TestParseDSN(t *testing.T) {
 	for _, bad := range []string{
 		"", "postgres://h:1/a/b", "facetd://", "facetd://h:1", "facetd://h:1/acme", "facetd:///acme/notes",
-		"facetd://h:1/ACME/notes", "facetd://h:1/acme/notes?nope=true", "facetd://h:1/acme/notes?tls=maybe", "facetd://h:1/acme/a/b",
+		"facetd://h:1/ACME/notes", "facetd://h:1/acme/notes?nope=true", "facetd://h:1/acme/notes?read=true", "facetd://h:1/acme/notes?tls=maybe", "facetd://h:1/acme/a/b",
 	} {
 		if _, err := sqldriver.ParseDSN(bad); !errors.Is(err, facet.ErrBadRequest) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	for _, good := range []string{"facetd://h:1,g:2/acme/notes", "facetd://h:1/acme/notes/?token=a%3Db&tls=true&readonly=1"} {
+	for _, good := range []string{"facetd://h:1,g:2/acme/notes", "facetd://h:1/acme/notes/?token=a%3Db&tls=true&readonly=1", "facetd://h:1/acme/notes?read=quorum", "facetd://h:1/acme/notes?read=follower"} {
 		if _, err := sqldriver.ParseDSN(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}

@@ -24,6 +24,9 @@ type Options struct {
 	Limits  Limits
 	// Now is the clock that dates idempotency keys; nil is time.Now.
 	Now func() time.Time
+	// View opens committed pages for reading. Store is moved on by the caller, who
+	// then calls Refresh; Commits and Epoch are not needed. Requests run by TryRead.
+	View bool
 }
 
 // DB is one open facet. It belongs to one goroutine at a time, except Interrupt.
@@ -38,6 +41,7 @@ type DB struct {
 	handOff func(*facet.Commit) error
 	limits  Limits
 	quota   uint32 // pages
+	view    bool   // see Options.View
 	now     func() time.Time
 
 	conn  *sqlite.Conn
@@ -67,7 +71,7 @@ type DB struct {
 
 	// Of the request being run.
 	readOnly     bool
-	scratch      bool // the DB stands for a facet that does not exist
+	elsewhere    bool // requests that write are for somebody else, see errWrites
 	wrote        bool // a statement that may write ran
 	statementEnd time.Time
 	requestEnd   time.Time
@@ -88,6 +92,9 @@ type DB struct {
 
 // Open opens the facet in store.
 func Open(opts Options) (*DB, error) {
+	if opts.View {
+		opts.Commits, opts.Epoch = refuseCommits, 1
+	}
 	if opts.Store == nil || opts.Commits == nil || opts.Epoch.IsZero() {
 		return nil, errors.New("open engine: Store, Commits and Epoch are required")
 	}
@@ -97,6 +104,7 @@ func Open(opts Options) (*DB, error) {
 	db := &DB{
 		id: opts.ID, epoch: opts.Epoch, store: opts.Store, handOff: opts.Commits,
 		limits: opts.Limits.withDefaults(), now: opts.Now,
+		view: opts.View, elsewhere: opts.View,
 	}
 	if db.now == nil {
 		db.now = time.Now
@@ -117,7 +125,7 @@ func (db *DB) connect() error {
 	name := vfs.add(&db.file)
 	defer vfs.remove(name)
 	conn, err := sqlite.Open(name, sqlite.Options{
-		VFS: vfsName, Exclusive: true, PageSize: pages.Size,
+		VFS: vfsName, Exclusive: !db.view, Changing: db.view, PageSize: pages.Size,
 		CacheSize:   -max(db.limits.CacheBytes>>10, 16),
 		MemoryLimit: db.limits.MemoryBytes,
 	})

@@ -224,7 +224,7 @@ func (db *DB) authorizePragma(name, arg string) sqlite.Verdict {
 		return sqlite.Ignore
 	case r.set == setWrites:
 		switch {
-		case db.scratch:
+		case db.elsewhere:
 			db.refuse(errWrites)
 			return sqlite.Deny
 		case db.readOnly:

@@ -22,9 +22,9 @@ type Scratch struct {
 	closed bool
 }
 
-// errWrites ends a request on a scratch database that wants to write. It is told
-// apart by identity and never leaves the package.
-var errWrites = &facet.Error{Code: facet.CodeInternal, Message: "a write on a scratch database"}
+// errWrites ends a request that wants to write where it must not: on a scratch
+// database, or in a view. It is told apart by identity and never leaves the package.
+var errWrites = &facet.Error{Code: facet.CodeInternal, Message: "a write that belongs elsewhere"}
 
 // NewScratch makes a pool; databases are opened when needed.
 func NewScratch(limits Limits) *Scratch {
@@ -40,23 +40,7 @@ func (s *Scratch) Try(req *facet.Request, resp *facet.Response, opts RunOptions)
 	if err != nil {
 		return false, err
 	}
-	base := len(resp.Result)
-	r := *req
-	r.ReadOnly = true
-	err = db.RunWith(&r, resp, opts)
-	writes = err == error(errWrites) && !req.ReadOnly
-	if err == error(errWrites) && req.ReadOnly {
-		err = &facet.Error{Code: facet.CodeReadOnly, Message: "the statement writes, and the request may only read"}
-	}
-	if db.InTx() {
-		writes = err == nil
-		if rerr := db.Rollback(); rerr != nil && err == nil {
-			err = rerr
-		}
-	}
-	if writes {
-		resp.Result, err = resp.Result[:base], nil
-	}
+	writes, err = db.TryRead(req, resp, opts)
 	resp.Position = facet.Position{}
 	s.give(db)
 	return writes, err
@@ -94,7 +78,7 @@ func (s *Scratch) take() (*DB, error) {
 		<-s.slots
 		return nil, err
 	}
-	db.scratch = true
+	db.elsewhere = true
 	return db, nil
 }
 

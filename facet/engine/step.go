@@ -119,7 +119,7 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 	case r.inside && p.verb == verbTransaction:
 		return &facet.Error{Code: facet.CodeDenied, Message: "an atomic request is a transaction already: BEGIN, COMMIT and ROLLBACK are not allowed in it"}
 	case db.readOnly && !p.readOnly:
-		if db.scratch {
+		if db.elsewhere {
 			return errWrites
 		}
 		return &facet.Error{Code: facet.CodeReadOnly, Message: "the statement writes, and the request may only read"}

@@ -214,6 +214,7 @@ func (l *live) add(a *appending, raise, cut bool) error {
 	}
 	l.extend(c, commitlog.Loc{})
 	l.known = max(l.known, min(a.commit, c.Seq)) // R10
+	l.stir()
 	return nil
 }
 
@@ -226,6 +227,7 @@ func (l *live) have(a *appending, raise bool) error {
 		l.promise(a, raise)
 	}
 	l.known = max(l.known, min(a.commit, a.c.Seq)) // R10
+	l.stir()
 	if l.told == l.placed {
 		a.held = true // acknowledged by Append, without the lock
 		return nil
@@ -262,5 +264,6 @@ func (r Replica) Known(epoch facet.Epoch, boot Boot, at facet.Position) error {
 		return &GapError{st.last()}
 	}
 	st.live.known = max(st.live.known, at.Seq)
+	st.live.stir()
 	return nil
 }

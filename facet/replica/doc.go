@@ -3,8 +3,8 @@
 // database file, the base that file is at, and the file itself.
 //
 // It owns the meaning of the records in the node's commit log, the database
-// files, their checkpoints, snapshots and imports becoming files, tombstones, and
-// what part of the commit log may go. Rules R5 to R15, R44 and the replica's part
+// files, their checkpoints, snapshots and imports becoming files, views of what is
+// committed, tombstones, and what part of the commit log may go. Rules R5 to R15, R44 and the replica's part
 // of R47 and R51 of OWNERSHIP.md are enforced here. It refuses to decide who
 // owns a facet, to count acknowledgements, to run SQL, and to talk to peers: those
 // are packages node and facet/quorum. Package node opens one Store per data

@@ -58,6 +58,11 @@ const (
 	// maxSavedPages bounds the pages a checkpoint keeps for one of them (64 MiB).
 	maxSavedPages = 64 << 20 / facet.PageSize
 
+	// maxViewSaved bounds the pages a checkpoint keeps for a view (4 MiB), which is
+	// opened anew when it is used next. What is read through one for longer than that
+	// is read again.
+	maxViewSaved = 4 << 20 / facet.PageSize
+
 	// maxKeptBuffer is the largest encoding buffer kept for the next commit.
 	maxKeptBuffer = 256 << 10
 )

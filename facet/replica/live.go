@@ -44,7 +44,8 @@ type live struct {
 	touched       uint64     // times a checkpoint or install began: scrub compares
 	next          pages.Base // base placed, not yet durable; zero for none
 
-	sources []*BaseFile // being read
+	sources []*BaseFile   // being read
+	moved   chan struct{} // closed by stir; nil while nobody waits
 
 	images   []commitlog.Loc // PAGES of the newest checkpoint since the base; entries are there too
 	imagesTo pages.Base      // what they lead to, once the last part is there
@@ -246,6 +247,7 @@ func (l *live) Durable(token uint64, loc commitlog.Loc) {
 			}
 		}
 		more := l.pend.n > 0 && l.pend.at(0).after <= token
+		l.stir()
 		if !more {
 			l.settle()
 		}

@@ -122,6 +122,12 @@ func (r Replica) Close(store *pages.Store) error {
 // as they are when the iteration begins. Entries below the base, or removed while
 // it goes on, are ErrCompacted. The commit is good until the next one.
 func (r Replica) Entries(from facet.Seq) iter.Seq2[*facet.Commit, error] {
+	return r.entries(from, func(l *live) facet.Seq { return l.durable })
+}
+
+// entries are those from from up to end, which is called with state.mu held and must
+// not be above what is durable.
+func (r Replica) entries(from facet.Seq, end func(*live) facet.Seq) commits {
 	return func(yield func(*facet.Commit, error) bool) {
 		st := r.st
 		st.mu.Lock()
@@ -134,8 +140,8 @@ func (r Replica) Entries(from facet.Seq) iter.Seq2[*facet.Commit, error] {
 			err = ErrDamaged
 		case from <= st.basePos.Seq:
 			err = ErrCompacted
-		case l != nil && from <= l.durable:
-			locs = append(locs, l.entries[from-l.first:l.durable+1-l.first]...)
+		case l != nil && from <= end(l):
+			locs = append(locs, l.entries[from-l.first:end(l)+1-l.first]...)
 		}
 		st.mu.Unlock()
 		if err != nil {

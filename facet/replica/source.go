@@ -41,14 +41,15 @@ func endOf(err error) error {
 // a checkpoint or an install is just writing, ErrBusy that too many are being read:
 // try again.
 func (r Replica) BaseSource() (pages.Base, *BaseFile, error) {
-	b, err := r.baseSource()
+	b, err := r.baseSource(maxSavedPages)
 	if err != nil {
 		return pages.Base{}, nil, fmt.Errorf("read base of %v: %w", r.st.id, err)
 	}
 	return b.base, b, nil
 }
 
-func (r Replica) baseSource() (*BaseFile, error) {
+// baseSource gives a base file for which up to saved pages are kept.
+func (r Replica) baseSource(saved int) (*BaseFile, error) {
 	st := r.st
 	st.mu.Lock()
 	base, err := st.base(), r.readable()
@@ -56,7 +57,7 @@ func (r Replica) baseSource() (*BaseFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &BaseFile{r: r, base: base, limit: maxSavedPages}
+	b := &BaseFile{r: r, base: base, limit: saved}
 	var openErr error
 	if base.Pages > 0 {
 		b.f, openErr = r.s.openDB(st.id, false)

@@ -136,6 +136,7 @@ func (w *world) judge(spec facetSpec, log []int64) {
 		}
 		w.acknowledged(l, maps.Clone(final))
 		w.positions(l)
+		w.peeks(l, log)
 	}
 	h := l.history(final)
 	res, info := porcupine.CheckOperationsVerbose(model, h, searchFor)
@@ -171,6 +172,22 @@ func (w *world) acknowledged(l *ledger, final map[int64]int) {
 			w.problem("%s: write #%d is there, and nobody was told that it may be", l.name, id)
 		}
 	}
+}
+
+// peeks: what a member answered from its copy is what the facet was at some time, and
+// was committed: nothing in it was taken back.
+func (w *world) peeks(l *ledger, log []int64) {
+	was := []state{{}}
+	for _, id := range log {
+		was = append(was, was[len(was)-1].with(id))
+	}
+	for _, g := range l.glances {
+		if n := g.state.n; n >= int64(len(was)) || was[n].hash != g.state.hash {
+			w.problem("%s: %s answered session %d from %v with %d writes that are not the first ones of the log, which has %d",
+				l.name, g.life, g.session, g.pos, n, len(log))
+		}
+	}
+	w.note("peeks judged")
 }
 
 // positions: a position has one checksum, an epoch one owner, and nobody who asks

@@ -139,9 +139,24 @@ type op struct {
 
 // ledger is everything sessions know of one facet.
 type ledger struct {
-	name facet.Name
-	mu   sync.Mutex
-	ops  []op
+	name    facet.Name
+	mu      sync.Mutex
+	ops     []op
+	glances []glance
+}
+
+// glance is what some member answered from its copy, which may be old.
+type glance struct {
+	session int
+	life    string
+	pos     facet.Position
+	state   state
+}
+
+func (l *ledger) peeked(g glance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.glances = append(l.glances, g)
 }
 
 func (w *world) ledger(name facet.Name) *ledger {

@@ -25,7 +25,8 @@ type session struct {
 	key   [16]byte
 	n     uint64
 	owner map[facet.Name]cluster.NodeID
-	think time.Duration // pause between operations, on average
+	marks map[facet.Name]facet.Bookmark // newest seen, of facets that stay
+	think time.Duration                 // pause between operations, on average
 }
 
 var numbers atomic.Int64 // of writes
@@ -38,7 +39,7 @@ const (
 )
 
 func (w *world) session(id int) *session {
-	s := &session{w: w, id: id, rng: w.rand(), owner: map[facet.Name]cluster.NodeID{}, think: w.plan.think}
+	s := &session{w: w, id: id, rng: w.rand(), owner: map[facet.Name]cluster.NodeID{}, marks: map[facet.Name]facet.Bookmark{}, think: w.plan.think}
 	for i := range s.key {
 		s.key[i] = byte(s.rng.Uint32())
 	}
@@ -64,6 +65,9 @@ func (s *session) step() {
 	switch r := s.rng.IntN(100); {
 	case spec.deleted && r < 6:
 		in.kind = opDelete
+	case r < 12 && !spec.deleted:
+		s.peek(spec.name)
+		return
 	case r < 45:
 		in.kind = opRead
 	case r < 65:
@@ -234,7 +238,10 @@ func (s *session) try(ctx context.Context, l *life, name facet.Name, in input, k
 		out, err = s.transact(ctx, l, name, in)
 		return out, true, err
 	}
-	resp, err := s.call(ctx, l, request(name, in, key))
+	req := request(name, in, key)
+	req.Bookmark = true
+	resp, err := s.call(ctx, l, req)
+	s.saw(name, resp.Bookmark)
 	if in.kind == opRead && unwritten(err) {
 		return out, true, nil
 	}
@@ -244,6 +251,49 @@ func (s *session) try(ctx context.Context, l *life, name facet.Name, in input, k
 	out, err = read(resp.Result, in)
 	out.pos = resp.Position
 	return out, true, err
+}
+
+// peek reads at any node, from a state no older than what the session has seen (R35).
+// It is tried once: a node that cannot say leads to the owner, where others go anyway.
+func (s *session) peek(name facet.Name) {
+	list := s.w.running()
+	if len(list) == 0 {
+		return
+	}
+	l := list[s.rng.IntN(len(list))]
+	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	defer cancel()
+	s.travel()
+	if l.wait(ctx) != nil {
+		return
+	}
+	req := request(name, input{kind: opRead}, facet.Key{})
+	req.Read, req.After = facet.ReadFollower, s.marks[name]
+	resp, err := s.call(ctx, l, req)
+	s.travel()
+	if err == nil {
+		var out output
+		if out, err = read(resp.Result, input{kind: opRead}); err == nil {
+			if !req.After.IsZero() && !req.After.Covered(resp.Position) {
+				s.w.problem("session %d: %s answered from %v of %s, which is before %v", s.id, l.name, resp.Position, name, req.After)
+			}
+			s.saw(name, resp.Bookmark)
+			s.w.ledger(name).peeked(glance{session: s.id, life: l.name, pos: resp.Position, state: out.state})
+			s.w.note("peek ok")
+			return
+		}
+	}
+	if !retryable(err) && !unwritten(err) {
+		s.w.problem("session %d: peek at %s after %v: %v", s.id, name, req.After, err)
+	}
+	s.w.note("peek not done")
+}
+
+// saw keeps the newest bookmark of a facet.
+func (s *session) saw(name facet.Name, b facet.Bookmark) {
+	if b.Seq > s.marks[name].Seq && !s.w.fleeting(name) {
+		s.marks[name] = b
+	}
 }
 
 // travel is the way between a client and a node.

@@ -24,6 +24,11 @@ type Options struct {
 	// Exclusive sets what a bridged VFS needs: locking_mode=exclusive,
 	// journal_mode=memory, synchronous=off, temp_store=memory.
 	Exclusive bool
+	// Changing is Exclusive for a file that others change between two of the
+	// connection's transactions, which only read: with locking_mode=normal, so that
+	// every transaction asks for the size of the file. ResetCache must be called
+	// after each change.
+	Changing bool
 	// CacheSize is PRAGMA cache_size: pages if positive, KiB if negative, 0 for
 	// SQLite's default of 2,000 KiB.
 	CacheSize int
@@ -140,12 +145,15 @@ func (c *Conn) applyPragmas(opts Options) error {
 		sql = fmt.Appendf(sql, "PRAGMA page_size=%d;", opts.PageSize)
 	}
 	if opts.Exclusive {
-		sql = append(sql, "PRAGMA locking_mode=exclusive;PRAGMA temp_store=memory;"...)
+		sql = append(sql, "PRAGMA locking_mode=exclusive;"...)
+	}
+	if opts.Exclusive || opts.Changing {
+		sql = append(sql, "PRAGMA temp_store=memory;"...)
 	}
 	if opts.CacheSize != 0 {
 		sql = fmt.Appendf(sql, "PRAGMA cache_size=%d;", opts.CacheSize)
 	}
-	if opts.Exclusive {
+	if opts.Exclusive || opts.Changing {
 		sql = append(sql, "PRAGMA synchronous=off;PRAGMA journal_mode=memory;"...)
 	}
 	if opts.MaxPageCount != 0 {
@@ -363,6 +371,18 @@ func (c *Conn) ReleaseMemory() {
 	if c.db != 0 {
 		sqlite3.Xsqlite3_db_release_memory(c.tls(), c.db)
 	}
+}
+
+// ResetCache forgets the pages of the main database: its file has changed. No
+// transaction may be open. What SQLite knows of the schema it checks by itself.
+func (c *Conn) ResetCache() error {
+	if c.db == 0 {
+		return ErrClosed
+	}
+	if rc := sqlite3.Xsqlite3_file_control(c.tls(), c.db, 0, sqlite3.SQLITE_FCNTL_RESET_CACHE, 0); rc != sqlite3.SQLITE_OK {
+		return c.fail(rc)
+	}
+	return nil
 }
 
 // MemoryUsed is what the connection holds now, in bytes. With an account (a

@@ -56,8 +56,9 @@ const (
 	FlagReadOnly Flags = 1 << 2
 	FlagTx       Flags = 1 << 3 // the body carries a transaction id
 	FlagKey      Flags = 1 << 4 // the body carries an idempotency key
+	FlagRead     Flags = 1 << 5 // the body says how the request reads
 
-	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey
+	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey | FlagRead
 )
 
 // Flags of TypeResponse.
@@ -65,8 +66,9 @@ const (
 	FlagMore     Flags = 1 << 0 // another frame of this answer follows
 	FlagOpenTx   Flags = 1 << 1 // last frame: a transaction stays open, its id is in the body
 	FlagPosition Flags = 1 << 2 // last frame: the position is in the body
+	FlagBookmark Flags = 1 << 3 // last frame: its bookmark is in the body
 
-	responseFlags = FlagMore | FlagOpenTx | FlagPosition
+	responseFlags = FlagMore | FlagOpenTx | FlagPosition | FlagBookmark
 )
 
 // The header of every frame, all numbers big-endian:

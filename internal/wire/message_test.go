@@ -32,6 +32,7 @@ func samples() []struct {
 	ok = facet.EndItem(facet.Result(facet.AppendInt(facet.Values(ok), 42)), at)
 	ok = facet.AppendDone(ok, facet.Done{RowsOut: 1, Duration: 1500 * time.Microsecond})
 	pos := facet.Position{Epoch: 7, Seq: 12, Sum: facet.Sum{Hi: 1, Lo: 2}}
+	mark := facet.Bookmark{Facet: facet.Incarnation{3, 15: 4}, Epoch: 7, Seq: 12}
 	notOwner := facet.Errorf(facet.CodeNotOwner, "n2 owns acme/notes")
 	notOwner.Owner, notOwner.Epoch = "10.0.0.2:7400", 8
 	sqlErr := &facet.Error{Code: facet.CodeSQL, SQLite: 2067, Offset: 12, Message: "UNIQUE constraint failed: note.id"}
@@ -52,6 +53,11 @@ func samples() []struct {
 				{Op: facet.CondNot, Conds: []facet.Condition{{Op: facet.CondOK, Step: 1}}},
 				{Op: facet.CondOr, Conds: []facet.Condition{{Op: facet.CondError, Step: 0}, {Op: facet.CondAutocommit}}}}}},
 		}})},
+		{"request-quorum", AppendRequest(nil, 6, &facet.Request{Name: name, ReadOnly: true, Read: facet.ReadQuorum,
+			Steps: []facet.Step{{SQL: []byte("SELECT 42"), Args: facet.Values{}}}})},
+		{"request-bookmark", AppendRequest(nil, 7, &facet.Request{Name: name, ReadOnly: true, Read: facet.ReadFollower, After: mark, Bookmark: true,
+			Steps: []facet.Step{{SQL: []byte("SELECT 42"), Args: facet.Values{}}}})},
+		{"response-bookmark", AppendResponse(nil, 7, &facet.Response{Result: ok, Position: pos, Bookmark: mark})},
 		{"response", AppendResponse(nil, 1, &facet.Response{Result: ok, Position: pos})},
 		{"response-tx", AppendResponse(nil, 3, &facet.Response{Result: facet.AppendDone(nil, facet.Done{Transaction: true}), Tx: tx})},
 		{"error-not-owner", AppendError(nil, TypeError, 4, notOwner)},

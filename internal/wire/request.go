@@ -17,6 +17,11 @@ import (
 //	16 bytes transaction id              FlagTx
 //	16 bytes client id of the key        FlagKey
 //	 8 bytes number of the key           FlagKey
+//	 1 byte  how it reads                FlagRead
+//	           bits 0-1 mode: 0 owner, 1 quorum, 2 follower
+//	           bit 2 the answer is to have a bookmark
+//	           bit 3 a bookmark follows
+//	32 bytes bookmark                    bit 3
 //	uvarint  timeout in microseconds, 0 for the server's limit
 //	uvarint  number of steps, then for each
 //	  1 byte   bits 0-1 kind, bit 2 no rows, bit 3 names, bit 4 condition
@@ -29,6 +34,11 @@ import (
 // A condition is one byte of operator, then a uvarint step (ok, error), one
 // condition (not), or a uvarint count and that many conditions (and, or).
 const (
+	readModeMask = 3
+	readBookmark = 1 << 2
+	readAfter    = 1 << 3
+	readBits     = readModeMask | readBookmark | readAfter
+
 	stepKindMask  = 3
 	stepNoRows    = 1 << 2
 	stepNames     = 1 << 3
@@ -55,6 +65,9 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 	if !r.Key.IsZero() {
 		fl |= FlagKey
 	}
+	if r.Read != facet.ReadOwner || r.Bookmark || !r.After.IsZero() {
+		fl |= FlagRead
+	}
 	dst, at := BeginFrame(dst, TypeRequest, fl, id)
 	dst = facet.AppendStr(dst, string(r.Name.Tenant))
 	dst = facet.AppendStr(dst, r.Name.Facet)
@@ -65,12 +78,42 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 		dst = append(dst, r.Key.Client[:]...)
 		dst = binary.BigEndian.AppendUint64(dst, r.Key.N)
 	}
+	if fl&FlagRead != 0 {
+		dst = appendRead(dst, r)
+	}
 	dst = binary.AppendUvarint(dst, timeoutMicros(r.Timeout))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Steps)))
 	for i := range r.Steps {
 		dst = appendStep(dst, &r.Steps[i])
 	}
 	return EndFrame(dst, at)
+}
+
+func appendRead(dst []byte, r *facet.Request) []byte {
+	bits := byte(r.Read) & readModeMask
+	if r.Bookmark {
+		bits |= readBookmark
+	}
+	if r.After.IsZero() {
+		return append(dst, bits)
+	}
+	return r.After.AppendBinary(append(dst, bits|readAfter))
+}
+
+func decodeRead(d *decoder, r *facet.Request) {
+	bits := d.byte("read")
+	r.Read = facet.ReadMode(bits & readModeMask)
+	r.Bookmark = bits&readBookmark != 0
+	if bits&^readBits != 0 || r.Read > facet.ReadFollower {
+		d.fail("read")
+	}
+	if bits&readAfter == 0 || d.err != nil {
+		return
+	}
+	var err error
+	if r.After, d.src, err = facet.DecodeBookmark(d.src); err != nil || !r.After.Valid() {
+		d.fail("bookmark")
+	}
 }
 
 // maxTimeout is the longest timeout in whole microseconds.
@@ -228,6 +271,9 @@ func DecodeRequest(f Frame, r *facet.Request, sc *Scratch, in *Interner) error {
 		if b := d.bytes("key", 8); b != nil {
 			r.Key.N = binary.BigEndian.Uint64(b)
 		}
+	}
+	if f.Flags&FlagRead != 0 {
+		decodeRead(&d, r)
 	}
 	us := d.uvarint("timeout")
 	if us > maxTimeout {

@@ -10,6 +10,7 @@ import (
 //
 //	16 bytes transaction id   FlagOpenTx, last frame only
 //	32 bytes position         FlagPosition, last frame only
+//	32 bytes bookmark         FlagBookmark, last frame only
 //	…        whole result items, to the end
 //
 // The items of all frames of one answer, one after the other, are the Result.
@@ -28,12 +29,18 @@ func appendLast(dst []byte, id uint32, r *facet.Response, items facet.Result) []
 	if !r.Position.IsZero() {
 		fl |= FlagPosition
 	}
+	if !r.Bookmark.IsZero() {
+		fl |= FlagBookmark
+	}
 	dst, at := BeginFrame(dst, TypeResponse, fl, id)
 	if fl&FlagOpenTx != 0 {
 		dst = append(dst, r.Tx[:]...)
 	}
 	if fl&FlagPosition != 0 {
 		dst = r.Position.AppendBinary(dst)
+	}
+	if fl&FlagBookmark != 0 {
+		dst = r.Bookmark.AppendBinary(dst)
 	}
 	return EndFrame(append(dst, items...), at)
 }
@@ -103,6 +110,7 @@ type Part struct {
 	More     bool
 	Tx       facet.TxID
 	Position facet.Position
+	Bookmark facet.Bookmark
 }
 
 // DecodeResponse reads a TypeResponse frame. The items are cut and checked by
@@ -113,7 +121,7 @@ func DecodeResponse(f Frame) (p Part, err error) {
 	}
 	p.More = f.Flags&FlagMore != 0
 	if p.More && f.Flags != FlagMore {
-		return p, fmt.Errorf("decode response: %w: transaction or position before the last frame", ErrProtocol)
+		return p, fmt.Errorf("decode response: %w: transaction, position or bookmark before the last frame", ErrProtocol)
 	}
 	d := decoder{src: f.Body}
 	if f.Flags&FlagOpenTx != 0 {
@@ -123,6 +131,12 @@ func DecodeResponse(f Frame) (p Part, err error) {
 		p.Position, d.src, err = facet.DecodePosition(d.src)
 		if err != nil {
 			d.fail("position")
+		}
+	}
+	if f.Flags&FlagBookmark != 0 && d.err == nil {
+		p.Bookmark, d.src, err = facet.DecodeBookmark(d.src)
+		if err != nil {
+			d.fail("bookmark")
 		}
 	}
 	p.Items = facet.Result(d.src)

@@ -22,6 +22,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`"incarnation":"[0-9a-f]{32}"`), `"incarnation":"9d2a41…"`},
 	{regexp.MustCompile(`"source":"[0-9a-f]{32}"`), `"source":"9d2a41…"`},
 	{regexp.MustCompile(`"position":"[0-9.]+"`), `"position":"1.42"`},
+	{regexp.MustCompile(`"bookmark":"fb1[0-9a-v]{58}"`), `"bookmark":"fb1kq3…"`},
 	{regexp.MustCompile(`"size_bytes":[0-9]+`), `"size_bytes":8192`},
 	{regexp.MustCompile(`"baton":"[^"]+"`), `"baton":"AQFk…"`},
 	{regexp.MustCompile(`127\.0\.0\.1:[0-9]+`), `localhost:7400`},

@@ -102,7 +102,7 @@ func statusOf(e *facet.Error) int {
 		return http.StatusNotFound
 	case facet.CodeTimeout, facet.CodeCanceled:
 		return http.StatusRequestTimeout
-	case facet.CodeExists, facet.CodeTxClosed, facet.CodeKeyConflict, facet.CodeKeyExpired:
+	case facet.CodeExists, facet.CodeTxClosed, facet.CodeKeyConflict, facet.CodeKeyExpired, facet.CodeBookmark:
 		return http.StatusConflict
 	case facet.CodeSQL, facet.CodeNotAcceptable:
 		return http.StatusUnprocessableEntity

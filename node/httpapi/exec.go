@@ -34,6 +34,7 @@ type plan struct {
 func planExec(name facet.Name, b *execBody, readOnly bool) plan {
 	p := plan{req: facet.Request{
 		Name: name, Tx: b.tx, ReadOnly: b.readOnly || readOnly, Timeout: b.timeout, Key: b.key, Steps: b.steps,
+		Read: b.read, After: b.after, Bookmark: b.bookmark,
 	}}
 	inTx := b.begin || !b.tx.IsZero()
 	if !inTx && !b.ownTx {
@@ -192,6 +193,11 @@ func writeExec(w *httpjson.Writer, b *execBody, p *plan, resp *facet.Response) e
 	if !resp.Position.IsZero() {
 		w.Raw(`,"position":"`)
 		w.Raw(resp.Position.String())
+		w.Byte('"')
+	}
+	if !resp.Bookmark.IsZero() {
+		w.Raw(`,"bookmark":"`)
+		w.Raw(resp.Bookmark.String())
 		w.Byte('"')
 	}
 	w.Raw("}\n")

@@ -80,6 +80,87 @@ func TestContentTypes(t *testing.T) {
 	}
 }
 
+// TestReadModes: what a request wants of its reads reaches the service.
+func TestReadModes(t *testing.T) {
+	a := start(t, Options{})
+	var got facet.ReadMode
+	a.svc.Hook = func(c *service.Call) bool {
+		got = c.Request.Read
+		return false
+	}
+	for _, tc := range []struct {
+		query, body string
+		want        facet.ReadMode
+		status      int
+	}{
+		{"", "SELECT 1", facet.ReadOwner, 200},
+		{"?read=quorum", "SELECT 1", facet.ReadQuorum, 200},
+		{"", `{"sql":"SELECT 1","read":"quorum"}`, facet.ReadQuorum, 200},
+		{"", `{"sql":"SELECT 1","read":"owner"}`, facet.ReadOwner, 200},
+		{"?read=follower", "SELECT 1", facet.ReadFollower, 200},
+		{"?read=fast", "SELECT 1", facet.ReadOwner, 400},
+		{"", `{"sql":"SELECT 1","read":1}`, facet.ReadOwner, 400},
+	} {
+		got = facet.ReadOwner
+		resp, body := a.do("POST", execPath+tc.query, tc.body)
+		if resp.StatusCode != tc.status || got != tc.want {
+			t.Errorf("%s %s: %d, %v: %s", tc.query, tc.body, resp.StatusCode, got, body)
+		}
+	}
+}
+
+// TestBookmarks: one is given where it was asked for, in every way a request can, and
+// carried back.
+func TestBookmarks(t *testing.T) {
+	a := start(t, Options{})
+	type answer struct{ Bookmark string }
+	a.do("POST", execPath, "CREATE TABLE t (v)")
+	_, body := a.do("POST", execPath, "SELECT 1")
+	if strings.Contains(body, "bookmark") {
+		t.Errorf("unasked: %s", body)
+	}
+	_, body = a.do("POST", execPath+"?bookmark=true", "INSERT INTO t VALUES (1)")
+	given := decode[answer](t, body).Bookmark
+	b, err := facet.ParseBookmark(given)
+	if err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	var got facet.Bookmark
+	a.svc.Hook = func(c *service.Call) bool {
+		got = c.Request.After
+		return false
+	}
+	other := b
+	other.Facet[0]++
+	for _, tc := range []struct {
+		query, body string
+		after       facet.Bookmark
+		status      int
+		gives       bool
+	}{
+		{"?bookmark=false", "SELECT 1", facet.Bookmark{}, 200, false},
+		{"?bookmark=1", "SELECT 1", facet.Bookmark{}, 200, true},
+		{"?bookmark=" + given, "SELECT 1", b, 200, true},
+		{"", `{"sql":"SELECT 1","bookmark":true}`, facet.Bookmark{}, 200, true},
+		{"", `{"sql":"SELECT 1","bookmark":false}`, facet.Bookmark{}, 200, false},
+		{"", `{"sql":"SELECT 1","bookmark":"` + given + `"}`, b, 200, true},
+		{"", `{"statements":["SELECT 1","SELECT 2"],"bookmark":"` + given + `"}`, b, 200, true},
+		{"?bookmark=" + other.String(), "SELECT 1", other, 409, false},
+		{"?bookmark=", "SELECT 1", facet.Bookmark{}, 409, false},
+		{"?bookmark=" + given[1:], "SELECT 1", facet.Bookmark{}, 409, false},
+		{"", `{"sql":"SELECT 1","bookmark":7}`, facet.Bookmark{}, 400, false},
+	} {
+		got = facet.Bookmark{}
+		resp, body := a.do("POST", execPath+tc.query, tc.body)
+		if resp.StatusCode != tc.status || got != tc.after || tc.gives != (decode[answer](t, body).Bookmark != "") {
+			t.Errorf("%s %s: %d, after %v: %s", tc.query, tc.body, resp.StatusCode, got, body)
+		}
+		if tc.status == 409 && !strings.Contains(body, `"bad_bookmark"`) {
+			t.Errorf("%s: %s", tc.query, body)
+		}
+	}
+}
+
 // decode parses an answer into v.
 func decode[T any](t *testing.T, body string) (v T) {
 	t.Helper()

@@ -26,6 +26,9 @@ type execBody struct {
 	intsText bool
 	atomic   *bool
 	readOnly bool
+	read     facet.ReadMode
+	after    facet.Bookmark
+	bookmark bool // the answer is to have one
 	timeout  time.Duration
 	key      facet.Key
 	tx       facet.TxID
@@ -111,11 +114,15 @@ func (b *execBody) query(u *url.URL) error {
 			}
 		case "read_only":
 			b.readOnly, err = parseBool(name, v)
+		case "read":
+			b.read, err = facet.ParseReadMode(v)
+		case "bookmark":
+			err = b.setBookmark(v)
 		case "atomic":
 			atomic, perr := parseBool(name, v)
 			b.atomic, err = &atomic, perr
 		default:
-			err = hinted("there are rows, ints, timeout_ms, read_only and atomic", "unknown query parameter %s", shown(name))
+			err = hinted("there are rows, ints, timeout_ms, read_only, read, bookmark and atomic", "unknown query parameter %s", shown(name))
 		}
 		if err != nil {
 			return err
@@ -132,6 +139,16 @@ func parseBool(name, v string) (bool, error) {
 		return false, nil
 	}
 	return false, badRequest("%s is true or false, not %s", name, shown(v))
+}
+
+// setBookmark takes a bookmark that was given before, or the wish for one.
+func (b *execBody) setBookmark(v string) (err error) {
+	if b.bookmark, err = parseBool("bookmark", v); err == nil {
+		return nil
+	}
+	b.bookmark = true
+	b.after, err = facet.ParseBookmark(v)
+	return err
 }
 
 func (b *execBody) setRows(v string) error {
@@ -352,6 +369,17 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 		var readOnly bool
 		readOnly, err = d.Bool()
 		b.readOnly = b.readOnly || readOnly
+	case "read":
+		err = d.word(func(v string) (err error) {
+			b.read, err = facet.ParseReadMode(v)
+			return err
+		})
+	case "bookmark":
+		if d.Kind() == '"' {
+			err = d.word(b.setBookmark)
+		} else {
+			b.bookmark, err = d.Bool()
+		}
 	case "timeout_ms":
 		var n int64
 		if n, err = d.Int(); err == nil {
@@ -375,7 +403,7 @@ func (b *execBody) field(d *execDecoder, key []byte) (err error) {
 	case "rollback":
 		b.rollback, err = d.Bool()
 	default:
-		return unknownField(key, "sql, args, statements, rows, ints, atomic, read_only, timeout_ms, key, tx, begin, commit and rollback")
+		return unknownField(key, "sql, args, statements, rows, ints, atomic, read_only, read, bookmark, timeout_ms, key, tx, begin, commit and rollback")
 	}
 	return err
 }

@@ -328,6 +328,13 @@ func (d *desk) run(call *service.Call) {
 		d.answer(call, facet.Errorf(facet.CodeUnavailable, "the facet is being taken over; try again"))
 		return
 	}
+	if !req.After.IsZero() {
+		if err := s.reaches(req.After); err != nil {
+			call.Err = err
+			s.gate(call, false) // what a deposed owner thinks of a bookmark is no answer
+			return
+		}
+	}
 	before := s.store.Position().Seq
 	d.current.Store(call)
 	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
@@ -336,6 +343,9 @@ func (d *desk) run(call *service.Call) {
 		s.die(err)
 	}
 	d.followTx(call)
+	if req.Bookmark || req.Read == facet.ReadFollower {
+		s.mark(&call.Response)
+	}
 	s.gate(call, s.store.Position().Seq != before)
 	d.pages.Store(s.store.Pages())
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
@@ -384,6 +394,15 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	if ok {
 		return false, d.activate(row)
 	}
+	if !call.Request.After.IsZero() { // nothing is made because of it
+		if row, ok, err = d.confirm(); err == nil && !ok {
+			err = facet.Errorf(facet.CodeBookmark, "the facet of the bookmark was deleted; there is none named %s", d.name)
+		}
+		if err != nil {
+			return false, err
+		}
+		return false, d.activate(row)
+	}
 	base := len(call.Response.Result)
 	d.current.Store(call)
 	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
@@ -399,10 +418,8 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	}
 	// It may have been made elsewhere, and written to, a moment ago: the answer from
 	// an empty database counts only if it was not.
-	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
-	defer cancel()
-	if row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name); err != nil {
-		return false, fmt.Errorf("look %s up: %w", d.name, err)
+	if row, ok, err = d.confirm(); err != nil {
+		return false, err
 	}
 	if !ok {
 		d.answer(call, answer)
@@ -410,6 +427,17 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	}
 	call.Response = facet.Response{Result: call.Response.Result[:base]}
 	return false, d.activate(row)
+}
+
+// confirm looks the facet up in a table that is no older than the call.
+func (d *desk) confirm() (Row, bool, error) {
+	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+	defer cancel()
+	row, ok, err := d.m.opts.Placement.Confirm(ctx, d.name)
+	if err != nil {
+		return Row{}, false, fmt.Errorf("look %s up: %w", d.name, err)
+	}
+	return row, ok, nil
 }
 
 func (d *desk) openExisting() error {

@@ -421,6 +421,45 @@ func TestQuorumReads(t *testing.T) {
 	})
 }
 
+// TestQuorumReadByWish: a request may want a majority though the lease is good (R34,
+// R41): its answer waits for one, and that of others does not.
+func TestQuorumReadByWish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		wish := request(n, stmt("SELECT count(*) FROM t"))
+		wish.Read = facet.ReadQuorum
+		_, first := r.submit(wish)
+		if rows, err := r.answer(first); err != nil || rows[0][0].Int != 1 {
+			t.Errorf("%v, %v", rows, err)
+		}
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		_, read := r.submit(wish)
+		failing := request(n, stmt("SELECT missing FROM t"))
+		failing.Read, failing.Atomic = facet.ReadQuorum, true
+		_, broken := r.submit(failing)
+		if got := r.count(n); got != 1 {
+			t.Errorf("under the lease %d rows", got)
+		}
+		time.Sleep(10 * time.Second) // longer than without a lease: the session has no reason to give up
+		if len(read) > 0 || len(broken) > 0 {
+			t.Error("an answer left that nobody confirmed")
+		}
+		w.net.HealAll()
+		if rows, err := r.answer(read); err != nil || rows[0][0].Int != 1 {
+			t.Errorf("%v, %v", rows, err)
+		}
+		if _, err := r.answer(broken); !errors.Is(err, facet.ErrSQL) {
+			t.Errorf("error: %v", err)
+		}
+	})
+}
+
 // TestOwnerDies: the owner's process ends; another member recovers all that was
 // acknowledged, and the one that comes back catches up, by a snapshot.
 func TestOwnerDies(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -142,6 +143,41 @@ func (s *session) hint(a *quorum.Action) {
 		return
 	}
 	_ = s.peer(a.Slot).Known(peer.KnownItem{Incarnation: s.row.Incarnation, Epoch: s.row.Epoch, At: at})
+}
+
+// Tell has the facet's session tell a member what is committed, opening the facet if it
+// rests: what it told when it went to rest may not have arrived.
+func (m *Manager) Tell(ctx context.Context, id facet.Incarnation, to cluster.NodeID) error {
+	s := m.sessions.find(id)
+	if s == nil {
+		row, ok := m.opts.Placement.ByIncarnation(id)
+		switch {
+		case !ok:
+			return facet.Errorf(facet.CodeNotFound, "facet %v is gone", id)
+		case !row.Local:
+			return NotOwner(&row)
+		}
+		if err := m.Wake(ctx, row.Name); err != nil {
+			return err
+		}
+		if s = m.sessions.find(id); s == nil {
+			return errClosed
+		}
+	}
+	s.tell(to)
+	return nil
+}
+
+// tell is hint for one member. A log that lacks the entry refuses it (R10).
+func (s *session) tell(to cluster.NodeID) {
+	s.mu.Lock()
+	slot := slices.IndexFunc(s.members, func(x member) bool { return x.Node == to })
+	a := quorum.Action{Slot: slot, Commit: s.core.Committed()}
+	active := s.core.State() == quorum.Active // before, nothing is told (R17)
+	s.mu.Unlock()
+	if slot >= 0 && active && a.Commit > 0 {
+		s.hint(&a)
+	}
 }
 
 // proposeActivate asks for the compare-and-set of R21. The core asks again while it

@@ -84,6 +84,7 @@ type member struct {
 type gated struct {
 	gate  quorum.ReadGate
 	wrote bool // it was a transaction that changed something: no lease is needed (R28)
+	ask   bool // the lease is not enough for who asked (R34, R41)
 	call  *service.Call
 	f     func(error)
 }
@@ -149,7 +150,31 @@ func (s *session) remember(c *facet.Commit) {
 // gate answers a call that ran, now or when what it saw may leave. wrote says that
 // the call changed something.
 func (s *session) gate(call *service.Call, wrote bool) {
-	s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote, call: call})
+	s.hold(gated{
+		gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote,
+		ask: call.Request.Read == facet.ReadQuorum, call: call,
+	})
+}
+
+// mark puts the bookmark of what an answer reflects into it. The answer leaves when all
+// of that is committed (R29), so the bookmark names what is.
+func (s *session) mark(resp *facet.Response) {
+	if p := resp.Position; p.Seq != 0 {
+		resp.Bookmark = facet.Bookmark{Facet: s.row.Incarnation, Epoch: p.Epoch, Seq: p.Seq}
+	}
+}
+
+// reaches says what is wrong with a bookmark, as far as this session knows. The owner
+// holds everything that was ever committed, so one that it does not reach names nothing
+// of this facet (R35).
+func (s *session) reaches(b facet.Bookmark) error {
+	switch {
+	case b.Facet != s.row.Incarnation:
+		return facet.Errorf(facet.CodeBookmark, "the bookmark is not of this %s: of another facet, or of one of that name that was deleted or replaced; go on without it", s.d.name)
+	case !b.Covered(s.store.Position()):
+		return facet.Errorf(facet.CodeBookmark, "%s was never at the bookmark's position, %v.%v; go on without it", s.d.name, b.Epoch, b.Seq)
+	}
+	return nil
 }
 
 // hold finishes g when what it saw is committed and, unless it wrote, when this is
@@ -179,7 +204,8 @@ func (s *session) hold(g gated) {
 	}
 }
 
-// verdict says what may happen to g. The lease is tested last (R33). mu is held.
+// verdict says what may happen to g. The lease is tested last (R33), and not at all
+// for a read that wants a majority (R34). mu is held.
 func (s *session) verdict(g *gated) quorum.Verdict {
 	if g.wrote {
 		return s.core.Write(g.gate.Seen)
@@ -188,7 +214,7 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 	switch {
 	case v != quorum.Confirm:
 		return v
-	case s.d.m.lease.Valid():
+	case !g.ask && s.d.m.lease.Valid():
 		return quorum.Send
 	}
 	return s.core.Read(g.gate, 0, 0)

@@ -25,6 +25,9 @@ const (
 	// be read then; after, it begins to open the facet, and says so at once: what is
 	// asked of it from here on waits there.
 	OrderWarm OrderKind = 3
+	// OrderTell: the owner tells the asking node what is committed (R10), by a Known
+	// that comes behind the entries it speaks of. For a member that is read.
+	OrderTell OrderKind = 4
 )
 
 func (k OrderKind) String() string {
@@ -35,6 +38,8 @@ func (k OrderKind) String() string {
 		return "wake"
 	case OrderWarm:
 		return "warm"
+	case OrderTell:
+		return "tell"
 	}
 	return fmt.Sprintf("order_%d", uint8(k))
 }
@@ -56,7 +61,7 @@ func (o *Order) check() error {
 	_, err := cluster.ParseNodeID(string(o.Owner))
 	switch {
 	case o.Incarnation.IsZero() || o.Epoch == 0,
-		o.Kind < OrderMove || o.Kind > OrderWarm,
+		o.Kind < OrderMove || o.Kind > OrderTell,
 		wants != (o.Kind == OrderMove),
 		o.Owner != "" && err != nil:
 		return fmt.Errorf("%w: order %v of %v in epoch %v to %q, set %v", ErrInvalid, o.Kind, o.Incarnation, o.Epoch, o.Owner, o.Set)

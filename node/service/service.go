@@ -19,7 +19,8 @@ import (
 // Service is one node as its faces see it. All errors are *facet.Error or wrap
 // one.
 type Service interface {
-	// Submit runs the call's request at the facet's owner and calls call.Done
+	// Submit runs the call's request at the facet's owner, or on this node's copy where
+	// the request reads as a follower, and calls call.Done
 	// exactly once, from any goroutine, perhaps before Submit returns. It never
 	// blocks: what cannot be queued is answered with CodeOverloaded. The request
 	// and everything it references must stay unchanged until Done.

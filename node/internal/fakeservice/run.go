@@ -29,6 +29,9 @@ func (db *database) run(call *service.Call) {
 	case !req.Tx.IsZero() && req.Tx != db.tx:
 		call.Err = facet.Errorf(facet.CodeTxClosed, "the transaction is over and was rolled back")
 		return
+	case !req.After.IsZero() && req.After.Facet != db.id:
+		call.Err = facet.Errorf(facet.CodeBookmark, "the bookmark is of another facet")
+		return
 	case req.Tx.IsZero() && !db.tx.IsZero():
 		call.Err = &facet.Error{Code: facet.CodeBusy, Message: "a transaction holds the facet", RetryAfter: time.Second}
 		return
@@ -62,6 +65,9 @@ func (db *database) run(call *service.Call) {
 		return
 	}
 	call.Response = facet.Response{Result: result, Tx: db.tx, Position: db.position()}
+	if req.Bookmark || req.Read == facet.ReadFollower {
+		call.Response.Bookmark = facet.Bookmark{Facet: db.id, Epoch: 1, Seq: db.seq}
+	}
 	if !req.Key.IsZero() {
 		stored := call.Response
 		stored.Result = append(facet.Result(nil), result...)

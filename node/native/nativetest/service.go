@@ -26,6 +26,9 @@ import (
 	"github.com/facetd/facetd/node/service"
 )
 
+// Incarnation is that of every facet of the toy.
+var Incarnation = facet.Incarnation{0xfa, 15: 1}
+
 // Service is the toy. The zero value is usable. The exported fields are set
 // before it serves.
 type Service struct {
@@ -182,6 +185,9 @@ func (s *Service) run(call *service.Call) error {
 		call.Response.Result = facet.AppendDone(call.Response.Result, facet.Done{Changes: 1, LastRowID: int64(n)})
 		return nil
 	}
+	if !r.After.IsZero() && r.After.Facet != Incarnation {
+		return facet.Errorf(facet.CodeBookmark, "the bookmark is of another facet")
+	}
 	before := f.writes
 	for i := range r.Steps {
 		if err := s.step(call, f, &r.Steps[i]); err != nil {
@@ -205,6 +211,9 @@ func (s *Service) run(call *service.Call) error {
 	call.Response.Position = facet.Position{Epoch: 1, Seq: facet.Seq(f.writes + 1)}
 	if s.epoch != nil {
 		call.Response.Position.Epoch = s.epoch(r.Name)
+	}
+	if p := call.Response.Position; r.Bookmark {
+		call.Response.Bookmark = facet.Bookmark{Facet: Incarnation, Epoch: p.Epoch, Seq: p.Seq}
 	}
 	return nil
 }
