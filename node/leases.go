@@ -72,6 +72,12 @@ func (n *Node) needsLease() bool {
 	return owners != nil && owners.Sessions() > 0
 }
 
+// led reports whether this node knows who leads placement.
+func (n *Node) led() bool {
+	_, _, ok := n.consensus().Leader()
+	return ok
+}
+
 // sendRenewal brings a RENEW to whoever leads.
 func (n *Node) sendRenewal(ctx context.Context, r peer.RenewRequest) (peer.Grant, error) {
 	if now, _ := n.consensus().Leadership(); now.Leading {

@@ -161,6 +161,7 @@ func (n *Node) openOwners() (err error) {
 		Placement: n.rows,
 		Store:     n.replicas,
 		Lease:     n.holder,
+		Led:       n.led,
 		Awake:     n.awake,
 		Warm:      n.warm,
 		Admit:     n.admit,

@@ -1,7 +1,6 @@
 package owner
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -389,20 +388,20 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
 	d.current.Store(nil)
 	if writes {
-		ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
+		ctx, cancel := d.m.asking(openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
-			return false, fmt.Errorf("create %s: %w", d.name, err)
+			return false, fmt.Errorf("create %s: %w", d.name, unasked(ctx, err))
 		}
 		d.m.created.Add(1)
 		return false, d.activate(row)
 	}
 	// It may have been made elsewhere, and written to, a moment ago: the answer from
 	// an empty database counts only if it was not.
-	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+	ctx, cancel := d.m.asking(confirmTimeout)
 	defer cancel()
 	if row, ok, err = d.m.opts.Placement.Confirm(ctx, d.name); err != nil {
-		return false, fmt.Errorf("look %s up: %w", d.name, err)
+		return false, fmt.Errorf("look %s up: %w", d.name, unasked(ctx, err))
 	}
 	if !ok {
 		d.answer(call, answer)

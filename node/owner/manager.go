@@ -38,6 +38,10 @@ type Options struct {
 	// Awake has the new owner of a facet open it, and returns when it has, or ctx
 	// ends. Nil leaves it to the first request.
 	Awake func(ctx context.Context, row Row)
+	// Led reports whether this node knows a placement leader. Without one, and without a
+	// lease, for longer than an election takes, the node is cut off: requests that need
+	// the others are refused at once. Nil is always.
+	Led func() bool
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -69,6 +73,7 @@ type Manager struct {
 	sessions sessions
 	lacking  lacking
 	away     away
+	outlook  outlook
 	seed     maphash.Seed
 	shards   [shards]shard
 
@@ -117,6 +122,7 @@ func New(opts Options) (*Manager, error) {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.opening, m.stop = context.WithCancel(m.ctx)
+	m.outlook.init(m.opening)
 	m.scratch = engine.NewScratch(opts.Limits)
 	m.clock.Store(opts.Now().UnixNano())
 	m.crew.wg = &m.wg
@@ -232,6 +238,7 @@ func (m *Manager) sweep() {
 			return
 		case <-tick.C:
 			m.forsake()
+			m.lookOut()
 		case <-m.pressure:
 		}
 		now := m.opts.Now().UnixNano()
