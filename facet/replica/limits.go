@@ -50,6 +50,9 @@ const (
 	// maxSavedPages bounds the pages a checkpoint keeps for one of them (64 MiB).
 	maxSavedPages = 64 << 20 / facet.PageSize
 
+	// scrubChunk is the pages one read of a scrub brings into memory.
+	scrubChunk = 64
+
 	// maxKeptBuffer is the largest encoding buffer kept for the next commit.
 	maxKeptBuffer = 256 << 10
 )
