@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/owner"
+	"github.com/facetd/facetd/node/scrub"
 )
 
 // Config configures a Node. A zero field means its default.
@@ -77,6 +78,12 @@ type Config struct {
 	// LogBudget is the size of the commit log, in bytes, beyond which facets are
 	// checkpointed to shorten it. Default 512 MiB.
 	LogBudget int64
+	// ScrubEvery is within what time everything on the node's disk is read again and
+	// checked (rule R52), ScrubRate the most bytes a second that takes. Defaults 7 days
+	// and 16 MiB. A node reads less often than it promises when its data are more than
+	// the two together.
+	ScrubEvery time.Duration
+	ScrubRate  int64
 	// StatementTimeout bounds one request's running time. Default 10 s.
 	StatementTimeout time.Duration
 	// FacetBytes bounds the size of a database. Default 1 GiB.
@@ -110,6 +117,12 @@ func (c *Config) fill() {
 	}
 	if c.LogBudget == 0 {
 		c.LogBudget = 512 << 20
+	}
+	if c.ScrubEvery == 0 {
+		c.ScrubEvery = scrub.DefaultEvery
+	}
+	if c.ScrubRate == 0 {
+		c.ScrubRate = scrub.DefaultRate
 	}
 	if c.FacetBytes == 0 {
 		c.FacetBytes = defaultFacetBytes
@@ -171,7 +184,10 @@ func (c *Config) validate() error {
 	if c.MemoryBudget < 16<<20 {
 		bad("memory budget %d is less than 16 MiB", c.MemoryBudget)
 	}
-	for _, d := range []time.Duration{c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
+	if c.ScrubRate < scrub.MinRate {
+		bad("scrub rate %d is less than %d bytes a second", c.ScrubRate, scrub.MinRate)
+	}
+	for _, d := range []time.Duration{c.ScrubEvery, c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
 		if d < 0 {
 			bad("a duration is negative: %v", d)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
 	"github.com/facetd/facetd/placement"
@@ -54,6 +55,7 @@ type Node struct {
 	grants   *lease.Grants
 	steward  *steward.Steward
 	owners   *owner.Manager
+	scrubber *scrub.Scrubber
 	native   *native.Server
 	limits   engine.Limits
 
@@ -119,6 +121,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	if err := n.openOwners(); err != nil {
+		return n, err
+	}
+	if err := n.openScrub(); err != nil {
 		return n, err
 	}
 	n.wg.Go(n.reconcile)
@@ -361,6 +366,9 @@ func (n *Node) stop(ctx context.Context) error {
 		n.faces.Close()
 	}
 	n.cancel()
+	if n.scrubber != nil {
+		errs = append(errs, n.scrubber.Close())
+	}
 	if n.owners != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), ownersTimeout)
 		if err := n.owners.Close(ctx); err != nil {

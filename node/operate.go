@@ -22,8 +22,11 @@ type orders struct{ n *Node }
 
 // Order implements peer.Orders.
 func (o orders) Order(ctx context.Context, _ *peer.Caller, order peer.Order) error {
-	if order.Kind == peer.OrderWarm {
+	switch order.Kind {
+	case peer.OrderWarm:
 		return o.n.getReady(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
+	case peer.OrderHeal:
+		return o.n.heal(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
 	}
 	return o.n.obey(ctx, steward.Order{
 		Kind: steward.OrderKind(order.Kind), Incarnation: order.Incarnation, Epoch: order.Epoch, Owner: order.Owner, Set: order.Set,

@@ -79,7 +79,7 @@
 //	42 PROPOSE dialler   call  1 to 512 commands: uvarint length, bytes
 //	43 RESULT  acceptor  call  items, in any order and number of frames: 2 number of
 //	                           the command, outcome; if it is 0: uvarint length, bytes
-//	44 ORDER   dialler   call  1 kind (1 move, 2 wake, 3 warm), 16 incarnation, 8 epoch of the
+//	44 ORDER   dialler   call  1 kind (1 move, 2 wake, 3 warm, 4 heal), 16 incarnation, 8 epoch of the
 //	                           row, 1 length, id of the owner wanted; 1 number of
 //	                           members wanted, each 1 length, node id, 16 store id,
 //	                           sorted by node. Wake wants nothing, move at least one

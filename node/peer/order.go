@@ -25,6 +25,9 @@ const (
 	// be read then; after, it begins to open the facet, and says so at once: what is
 	// asked of it from here on waits there.
 	OrderWarm OrderKind = 3
+	// OrderHeal: the copy of the node that asks was found to be damaged when it had
+	// promised Epoch. The owner opens the facet in a higher one, and fills the copy.
+	OrderHeal OrderKind = 4
 )
 
 func (k OrderKind) String() string {
@@ -35,6 +38,8 @@ func (k OrderKind) String() string {
 		return "wake"
 	case OrderWarm:
 		return "warm"
+	case OrderHeal:
+		return "heal"
 	}
 	return fmt.Sprintf("order_%d", uint8(k))
 }
@@ -44,7 +49,7 @@ type Order struct {
 	Kind        OrderKind
 	Incarnation facet.Incarnation
 	// Epoch is the one the asking side saw in its placement table: an order is
-	// about that and nothing later.
+	// about that and nothing later. See OrderHeal for its own.
 	Epoch facet.Epoch
 	// Owner and Set are what a move wants; one of them may be left as it is.
 	Owner cluster.NodeID
@@ -56,7 +61,7 @@ func (o *Order) check() error {
 	_, err := cluster.ParseNodeID(string(o.Owner))
 	switch {
 	case o.Incarnation.IsZero() || o.Epoch == 0,
-		o.Kind < OrderMove || o.Kind > OrderWarm,
+		o.Kind < OrderMove || o.Kind > OrderHeal,
 		wants != (o.Kind == OrderMove),
 		o.Owner != "" && err != nil:
 		return fmt.Errorf("%w: order %v of %v in epoch %v to %q, set %v", ErrInvalid, o.Kind, o.Incarnation, o.Epoch, o.Owner, o.Set)
