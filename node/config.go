@@ -11,6 +11,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/scrub"
 )
@@ -84,6 +85,9 @@ type Config struct {
 	// the two together.
 	ScrubEvery time.Duration
 	ScrubRate  int64
+	// CompareEvery is within what time the copies of each facet are compared over the
+	// nodes that keep them (rule R52). Default 1 hour.
+	CompareEvery time.Duration
 	// StatementTimeout bounds one request's running time. Default 10 s.
 	StatementTimeout time.Duration
 	// FacetBytes bounds the size of a database. Default 1 GiB.
@@ -120,6 +124,9 @@ func (c *Config) fill() {
 	}
 	if c.ScrubEvery == 0 {
 		c.ScrubEvery = scrub.DefaultEvery
+	}
+	if c.CompareEvery == 0 {
+		c.CompareEvery = audit.DefaultEvery
 	}
 	if c.ScrubRate == 0 {
 		c.ScrubRate = scrub.DefaultRate
@@ -187,7 +194,7 @@ func (c *Config) validate() error {
 	if c.ScrubRate < scrub.MinRate {
 		bad("scrub rate %d is less than %d bytes a second", c.ScrubRate, scrub.MinRate)
 	}
-	for _, d := range []time.Duration{c.ScrubEvery, c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
+	for _, d := range []time.Duration{c.ScrubEvery, c.CompareEvery, c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
 		if d < 0 {
 			bad("a duration is negative: %v", d)
 		}

@@ -7,8 +7,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/steward"
@@ -31,16 +33,40 @@ const (
 	mendPauseMax = 10 * time.Minute
 )
 
-// openScrub begins to read what is kept here again (rule R52).
+// openScrub begins to read what is kept here again, and to compare it with what other
+// nodes keep (rule R52).
 func (n *Node) openScrub() (err error) {
 	n.scrubber, err = scrub.New(scrub.Options{
 		Store: n.replicas, FS: n.cfg.Platform.FS, File: scrubFile, Every: n.cfg.ScrubEvery, Rate: n.cfg.ScrubRate,
 		Damaged: n.owners.Damaged, Logger: n.log,
 	})
-	if err == nil {
-		n.wg.Go(n.mend)
+	if err != nil {
+		return err
 	}
-	return err
+	n.wg.Go(n.mend)
+	if n.peers == nil {
+		return nil
+	}
+	a, err := audit.New(audit.Options{
+		Store: n.replicas, Table: n.table, Node: n.dir.Node, Every: n.cfg.CompareEvery,
+		Peer:    func(id cluster.NodeID) audit.Peer { return n.peers.Peer(id) },
+		Wake:    n.owners.Wake,
+		InUse:   n.owners.InUse,
+		Damaged: n.owners.Damaged, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.auditor.Store(a)
+	return nil
+}
+
+// comparer is peer.Config.Comparer.
+func (n *Node) comparer() peer.Comparer {
+	if a := n.auditor.Load(); a != nil {
+		return a
+	}
+	return nil
 }
 
 // scrubFile is where it is kept when what was read.

@@ -38,6 +38,15 @@ func (s svc) Metrics(w io.Writer) error {
 	one("facetd_scrub_missed_total", "counter", "Files that were being written whenever they were to be read.", sc.Missed)
 	one("facetd_scrub_oldest_seconds", "gauge", "Time since the part of the facets that was read longest ago was read.", int64(sc.Oldest.Seconds()))
 	one("facetd_copies_damaged", "gauge", "Copies at this node that are damaged, or may lack something, and are being replaced.", damaged)
+	if a := s.n.auditor.Load(); a != nil {
+		st := a.Stats()
+		one("facetd_compared_nodes_total", "counter", "Comparisons of the copies of facets this node owns with those of another node.", st.Compared)
+		one("facetd_compared_facets_total", "counter", "Facets that were looked at one by one in them.", st.Asked)
+		one("facetd_copies_outvoted_total", "counter", "Copies that differed from what a majority has.", st.Outvoted)
+		one("facetd_facets_undecided_total", "counter", "Facets seen whose copies differ without a majority.", st.Undecided)
+		one("facetd_facets_woken_total", "counter", "Idle facets opened because a copy was behind.", st.Woken)
+		one("facetd_facets_endangered", "gauge", "Facets this node owns that have fewer sound copies than a majority of their members, as last seen.", st.Endangered)
+	}
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))

@@ -19,6 +19,7 @@ import (
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/keeper"
 	"github.com/facetd/facetd/node/lease"
@@ -56,6 +57,7 @@ type Node struct {
 	steward  *steward.Steward
 	owners   *owner.Manager
 	scrubber *scrub.Scrubber
+	auditor  atomic.Pointer[audit.Auditor] // nil for a node that is alone, and while it starts
 	native   *native.Server
 	limits   engine.Limits
 
@@ -366,6 +368,9 @@ func (n *Node) stop(ctx context.Context) error {
 		n.faces.Close()
 	}
 	n.cancel()
+	if a := n.auditor.Load(); a != nil {
+		errs = append(errs, a.Close())
+	}
 	if n.scrubber != nil {
 		errs = append(errs, n.scrubber.Close())
 	}

@@ -101,6 +101,26 @@ func (b *BaseFile) readRun(first uint32, dst []byte) error {
 	return nil
 }
 
+// Outvoted takes the copy out of service because a majority of the facet's members has
+// other content at the position at (R51), if it ends there still. ErrGap says that it
+// does not.
+func (r Replica) Outvoted(at facet.Position) error {
+	st := r.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch {
+	case st.gone() != nil:
+		return st.gone()
+	case st.health.broken():
+		return ErrDamaged
+	case at.IsZero() || st.last() != at:
+		return &GapError{st.last()}
+	}
+	r.s.wake(st)
+	_ = r.s.diverged(st, fmt.Errorf("most members have other content at %v", at)) // it is what was asked for
+	return nil
+}
+
 // ScrubLog reads one segment of the commit log from the device and checks it (R52). Of
 // a segment that has rotted nothing is needed for long: from then on Collect brings what
 // lies in it, and before it, to where it is sound, and removes it. The error is

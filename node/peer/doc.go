@@ -85,6 +85,11 @@
 //	                           sorted by node. Wake wants nothing, move at least one
 //	45 DONE    acceptor  call  outcome; 2 length, text of at most 256 bytes, none if the
 //	                           outcome is 0
+//	46 COMPARE dialler   call  1 kind: 1 digests, nothing follows; 2 copies, 1 to 512 times
+//	                           16 incarnation; 3 outvoted, 16 incarnation, 32 position
+//	47 COMPARED acceptor call  outcome; if it is 0, to 1: 256 times 16 digest; to 2: for
+//	                           each in order 1 state (0 none, else 1 + health), 32
+//	                           position, zero if there is none
 //
 // An id of a call is used by one call at a time. Sessions are of the boot in the
 // greeting: the one who asks is the one who owns. An uvarint has its shortest form.

@@ -28,6 +28,9 @@ const (
 	typeOrder   wire.Type = 44
 	typeDone    wire.Type = 45
 
+	typeCompare  wire.Type = 46
+	typeCompared wire.Type = 47
+
 	typeOffer     wire.Type = 48
 	typeResume    wire.Type = 49
 	typePages     wire.Type = 50
