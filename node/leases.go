@@ -37,6 +37,7 @@ func (n *Node) openLeases() (err error) {
 		Table: n.table, Propose: n.proposeAs, Lives: n.grants, Orders: ordersTo{n},
 		Finish:       n.forget,
 		RemoveMember: n.removeMember,
+		Hints:        n.tableHints,
 		Replicas:     n.cfg.Replicas, RepairAfter: n.cfg.RepairAfter, Logger: n.log,
 	}); err != nil {
 		return err

@@ -72,7 +72,8 @@ type Node struct {
 	faces    *httpapi.Handler
 	started  time.Time
 
-	stalled bool // of reconcile: the lease is paused because the disk stalls
+	hinted  cluster.Member // of reconcile: what was told by gossip last
+	stalled bool           // of reconcile: the lease is paused because the disk stalls
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
