@@ -128,6 +128,8 @@ func (h *hall) apply(c placement.Command) {
 
 // begin has every node compare.
 func (h *hall) begin() (end func()) {
+	h.mu.Lock() // the first one must not ask the last one before it is made
+	defer h.mu.Unlock()
 	for _, r := range h.nodes {
 		var err error
 		r.Auditor, err = New(Options{
