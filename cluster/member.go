@@ -37,12 +37,25 @@ type Member struct {
 	Zone    string // failure domain, empty when the operator named none
 	Version string // release it runs
 	Status  Status
+	// Room and Load are hints for who gets new data: the logarithm to base 2 of the bytes
+	// free on its disk, zero when it does not say, and the share of its memory for open
+	// facets that is in use, in eighths rounded down.
+	Room, Load uint8
 }
+
+// Bounds of the hints of a member.
+const (
+	MaxRoom = 63
+	MaxLoad = 8
+)
 
 // Validate checks every field against its limit.
 func (m *Member) Validate() error {
 	if _, err := ParseNodeID(string(m.ID)); err != nil {
 		return err
+	}
+	if m.Room > MaxRoom || m.Load > MaxLoad {
+		return fmt.Errorf("validate member %s: room %d and load %d, limits %d and %d", m.ID, m.Room, m.Load, MaxRoom, MaxLoad)
 	}
 	for _, f := range [...]struct {
 		what, value string

@@ -42,7 +42,7 @@ func (n *Node) openCluster() (err error) {
 			ServerTLS: server, ClientTLS: client, Identify: identifyPeer,
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
-			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Acks: &n.acks,
+			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Acks: &n.acks,
 			Answer: n.answer, Listener: on.PeerListener, Dial: on.PeerDial, Log: n.log,
 		}); err != nil {
 			return err

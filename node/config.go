@@ -11,7 +11,9 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/owner"
+	"github.com/facetd/facetd/node/scrub"
 )
 
 // Config configures a Node. A zero field means its default.
@@ -77,6 +79,15 @@ type Config struct {
 	// LogBudget is the size of the commit log, in bytes, beyond which facets are
 	// checkpointed to shorten it. Default 512 MiB.
 	LogBudget int64
+	// ScrubEvery is within what time everything on the node's disk is read again and
+	// checked (rule R52), ScrubRate the most bytes a second that takes. Defaults 7 days
+	// and 16 MiB. A node reads less often than it promises when its data are more than
+	// the two together.
+	ScrubEvery time.Duration
+	ScrubRate  int64
+	// CompareEvery is within what time the copies of each facet are compared over the
+	// nodes that keep them (rule R52). Default 1 hour.
+	CompareEvery time.Duration
 	// StatementTimeout bounds one request's running time. Default 10 s.
 	StatementTimeout time.Duration
 	// FacetBytes bounds the size of a database. Default 1 GiB.
@@ -110,6 +121,15 @@ func (c *Config) fill() {
 	}
 	if c.LogBudget == 0 {
 		c.LogBudget = 512 << 20
+	}
+	if c.ScrubEvery == 0 {
+		c.ScrubEvery = scrub.DefaultEvery
+	}
+	if c.CompareEvery == 0 {
+		c.CompareEvery = audit.DefaultEvery
+	}
+	if c.ScrubRate == 0 {
+		c.ScrubRate = scrub.DefaultRate
 	}
 	if c.FacetBytes == 0 {
 		c.FacetBytes = defaultFacetBytes
@@ -171,7 +191,10 @@ func (c *Config) validate() error {
 	if c.MemoryBudget < 16<<20 {
 		bad("memory budget %d is less than 16 MiB", c.MemoryBudget)
 	}
-	for _, d := range []time.Duration{c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
+	if c.ScrubRate < scrub.MinRate {
+		bad("scrub rate %d is less than %d bytes a second", c.ScrubRate, scrub.MinRate)
+	}
+	for _, d := range []time.Duration{c.ScrubEvery, c.CompareEvery, c.IdleAfter, c.TxIdle, c.TxTotal, c.StatementTimeout, c.RepairAfter} {
 		if d < 0 {
 			bad("a duration is negative: %v", d)
 		}

@@ -42,6 +42,7 @@ func (n *Node) openLeases() (err error) {
 		Table: n.table, Propose: n.proposeAs, Lives: n.grants, Orders: ordersTo{n},
 		Finish:       n.forget,
 		RemoveMember: n.removeMember,
+		Hints:        n.tableHints,
 		Replicas:     n.cfg.Replicas, RepairAfter: n.cfg.RepairAfter, Logger: n.log,
 	}); err != nil {
 		return err
@@ -75,6 +76,12 @@ func (n *Node) needsLease() bool {
 	}
 	owners := n.acks.owners.Load()
 	return owners != nil && owners.Sessions() > 0
+}
+
+// led reports whether this node knows who leads placement.
+func (n *Node) led() bool {
+	_, _, ok := n.consensus().Leader()
+	return ok
 }
 
 // sendRenewal brings a RENEW to whoever leads.

@@ -19,6 +19,7 @@ import (
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/follower"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/keeper"
@@ -26,6 +27,7 @@ import (
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
 	"github.com/facetd/facetd/placement"
@@ -56,6 +58,8 @@ type Node struct {
 	steward  *steward.Steward
 	owners   *owner.Manager
 	copies   *follower.Manager // reads of facets that others own
+	scrubber *scrub.Scrubber
+	auditor  atomic.Pointer[audit.Auditor] // nil for a node that is alone, and while it starts
 	native   *native.Server
 	limits   engine.Limits
 
@@ -70,7 +74,8 @@ type Node struct {
 	faces    *httpapi.Handler
 	started  time.Time
 
-	stalled bool // of reconcile: the lease is paused because the disk stalls
+	hinted  cluster.Member // of reconcile: what was told by gossip last
+	stalled bool           // of reconcile: the lease is paused because the disk stalls
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
@@ -123,6 +128,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.openOwners(); err != nil {
 		return n, err
 	}
+	if err := n.openScrub(); err != nil {
+		return n, err
+	}
 	n.wg.Go(n.reconcile)
 	n.open()
 	n.log.Info("node is ready", "node", string(n.dir.Node), "cluster", n.dir.Cluster, "api", n.advertised(),
@@ -163,6 +171,7 @@ func (n *Node) openOwners() (err error) {
 		Placement: n.rows,
 		Store:     n.replicas,
 		Lease:     n.holder,
+		Led:       n.led,
 		Awake:     n.awake,
 		Warm:      n.warm,
 		Seen:      func(id cluster.NodeID) bool { return n.seen(id) == cluster.StatusAlive },
@@ -373,6 +382,12 @@ func (n *Node) stop(ctx context.Context) error {
 	n.cancel()
 	if n.copies != nil {
 		errs = append(errs, n.copies.Close())
+	}
+	if a := n.auditor.Load(); a != nil {
+		errs = append(errs, a.Close())
+	}
+	if n.scrubber != nil {
+		errs = append(errs, n.scrubber.Close())
 	}
 	if n.owners != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), ownersTimeout)

@@ -27,6 +27,8 @@ func (o orders) Order(ctx context.Context, from *peer.Caller, order peer.Order) 
 		return o.n.tell(ctx, from.Remote().Node, order)
 	case peer.OrderWarm:
 		return o.n.getReady(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
+	case peer.OrderHeal:
+		return o.n.heal(ctx, steward.Order{Incarnation: order.Incarnation, Epoch: order.Epoch})
 	}
 	return o.n.obey(ctx, steward.Order{
 		Kind: steward.OrderKind(order.Kind), Incarnation: order.Incarnation, Epoch: order.Epoch, Owner: order.Owner, Set: order.Set,

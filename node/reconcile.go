@@ -51,7 +51,7 @@ func (n *Node) reconcile() {
 	n.finishDeletes()
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
-	lastTrash, lastSweep, trim := time.Time{}, time.Time{}, trimming{}
+	lastTrash, lastSweep, lastHints, trim := time.Time{}, time.Time{}, time.Time{}, trimming{}
 	debug.FreeOSMemory() // what reading the logs needed
 	for {
 		select {
@@ -64,6 +64,10 @@ func (n *Node) reconcile() {
 		if time.Since(lastSweep) >= copiesEvery {
 			lastSweep = time.Now()
 			_ = n.keeper.Sweep(n.ctx) // it ends early only with the node
+		}
+		if time.Since(lastHints) >= hintsEvery {
+			lastHints = time.Now()
+			n.tellHints()
 		}
 		trim = n.giveBack(trim)
 		if time.Since(lastTrash) >= trashEvery {

@@ -226,9 +226,13 @@ func (p *proposals) create(ctx context.Context, c placement.Create) (owner.Row, 
 func (p *proposals) candidates() []planner.Node {
 	nodes := p.table.Nodes()
 	out := make([]planner.Node, 0, len(nodes))
-	able := 0
+	able, hints := 0, p.n.hints()
 	for _, n := range nodes {
-		c := planner.Node{ID: n.ID, Store: n.Store, Zone: n.Zone, Draining: n.State != placement.NodeActive}
+		h := hintOf(hints, n.ID)
+		c := planner.Node{
+			ID: n.ID, Store: n.Store, Zone: n.Zone, Draining: n.State != placement.NodeActive,
+			Load: h.Load, FreeBytes: h.FreeBytes,
+		}
 		if p.n.seen(n.ID) != cluster.StatusAlive {
 			c.Load = 1
 		} else if !c.Draining {

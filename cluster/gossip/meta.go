@@ -21,6 +21,8 @@ import (
 //	        2+p    peer address
 //	        1+z    zone
 //	        1+v    release
+//	        1, 1   room and load; left out where both are zero or there is no room for
+//	               them, and then zero
 //	        …      additions of later releases, skipped by readers of version 1
 //	end-4   4      CRC-32C of all bytes before it
 //
@@ -45,7 +47,8 @@ func encodeMeta(id cluster.ID, m *cluster.Member) ([]byte, error) {
 		return nil, fmt.Errorf("encode member %s: addresses, zone and version take %d bytes, %d too many: %w",
 			m.ID, n-metaMin, n-maxMeta, ErrMetaTooLong)
 	}
-	b := make([]byte, 0, n)
+	hints := (m.Room != 0 || m.Load != 0) && n+2 <= maxMeta
+	b := make([]byte, 0, n+2)
 	b = append(b, metaMagic, metaVersion, byte(m.Status))
 	b = append(b, id[:]...)
 	b = append(b, m.Store[:]...)
@@ -53,6 +56,9 @@ func encodeMeta(id cluster.ID, m *cluster.Member) ([]byte, error) {
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(m.Peer))), m.Peer...)
 	b = append(append(b, byte(len(m.Zone))), m.Zone...)
 	b = append(append(b, byte(len(m.Version))), m.Version...)
+	if hints {
+		b = append(b, m.Room, m.Load)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 }
 
@@ -103,6 +109,9 @@ func decodeMeta(name string, b []byte) (cluster.ID, cluster.Member, error) {
 		}
 		*f.into = string(rest[:n])
 		rest = rest[n:]
+	}
+	if len(rest) >= 2 && rest[0] <= cluster.MaxRoom && rest[1] <= cluster.MaxLoad {
+		m.Room, m.Load = rest[0], rest[1]
 	}
 	if err := checkMember(&m); err != nil {
 		return fail("%v", err)

@@ -98,6 +98,40 @@ func TestMetaRefuses(t *testing.T) {
 	}
 }
 
+// TestMetaHints: room and load are two bytes, read where they can be, and left out where
+// there is no place for them.
+func TestMetaHints(t *testing.T) {
+	id, m := goldenMember(t)
+	plain, err := encodeMeta(id, &m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Room, m.Load = 40, 3
+	b, err := encodeMeta(id, &m)
+	if err != nil || !bytes.Equal(b[:len(b)-4], append(bytes.Clone(plain[:len(plain)-4]), 40, 3)) {
+		t.Fatalf("%x, %v", b, err)
+	}
+	if _, got, err := decodeMeta("n1", b); err != nil || got != m {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b[len(b)-6] = cluster.MaxRoom + 1
+	if _, got, err := decodeMeta("n1", reseal(b)); err != nil || got.Room != 0 || got.Load != 0 {
+		t.Errorf("room out of bounds: %+v, %v", got, err)
+	}
+	m.API, m.Zone, m.Version = strings.Repeat("a", cluster.MaxAddressLen), "", ""
+	m.Peer = strings.Repeat("p", maxMeta-metaMin-len(m.API)-1)
+	if b, err = encodeMeta(id, &m); err != nil || len(b) != maxMeta-1 {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	if _, got, err := decodeMeta("n1", b); err != nil || got.Room != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	m.Load = cluster.MaxLoad + 1
+	if _, err := encodeMeta(id, &m); err == nil {
+		t.Error("a load out of bounds is told")
+	}
+}
+
 // TestMetaSize: the limit is met exactly.
 func TestMetaSize(t *testing.T) {
 	id, m := goldenMember(t)

@@ -32,6 +32,7 @@ type nodeFlags struct {
 	memory       byteSize
 	log          byteSize
 	facet        byteSize
+	scrub        byteSize
 	logLevel     slog.LevelVar
 	logFormat    string
 	pprof        string
@@ -49,6 +50,9 @@ func (n *nodeFlags) declare(fs *flag.FlagSet) {
 	fs.Var(&n.memory, "memory-budget", "`SIZE` of memory for open facets, 512MiB for example (default 1GiB)")
 	fs.Var(&n.log, "log-budget", "`SIZE` of the commit log from which facets are checkpointed to shorten it (default 512MiB)")
 	fs.Var(&n.facet, "facet-bytes", "largest `SIZE` of one database (default 1GiB)")
+	fs.DurationVar(&n.cfg.ScrubEvery, "scrub-every", 0, "read everything on disk again, and check it, within this `TIME` (default 168h, a week)")
+	fs.Var(&n.scrub, "scrub-rate", "read at most this `SIZE` a second for that (default 16MiB)")
+	fs.DurationVar(&n.cfg.CompareEvery, "compare-every", 0, "compare the copies of each facet over the nodes that keep them within this `TIME` (default 1h)")
 	fs.TextVar(&n.logLevel, "log-level", &n.logLevel, "least `LEVEL` of messages: debug, info, warn or error")
 	fs.StringVar(&n.logFormat, "log-format", "text", "`FORMAT` of messages: text or json")
 	fs.StringVar(&n.pprof, "pprof", "", "serve profiles on this loopback `ADDR`, 127.0.0.1:6060 for example")
@@ -58,6 +62,7 @@ func (n *nodeFlags) declare(fs *flag.FlagSet) {
 
 func (n *nodeFlags) finish(p *program) error {
 	n.cfg.MemoryBudget, n.cfg.LogBudget, n.cfg.FacetBytes = int64(n.memory), int64(n.log), int64(n.facet)
+	n.cfg.ScrubRate = int64(n.scrub)
 	n.cfg.Version = versionText()
 	opts := &slog.HandlerOptions{Level: &n.logLevel}
 	switch n.logFormat {
@@ -71,7 +76,7 @@ func (n *nodeFlags) finish(p *program) error {
 	for _, f := range []struct {
 		name string
 		d    time.Duration
-	}{{"idle-after", n.cfg.IdleAfter}, {"tx-idle", n.cfg.TxIdle}, {"tx-total", n.cfg.TxTotal}, {"statement-timeout", n.cfg.StatementTimeout}} {
+	}{{"idle-after", n.cfg.IdleAfter}, {"tx-idle", n.cfg.TxIdle}, {"tx-total", n.cfg.TxTotal}, {"statement-timeout", n.cfg.StatementTimeout}, {"scrub-every", n.cfg.ScrubEvery}, {"compare-every", n.cfg.CompareEvery}} {
 		if f.d < 0 {
 			return usagef("--%s is negative: %v", f.name, f.d)
 		}

@@ -58,6 +58,9 @@ const (
 	// maxNamed bounds the records named in one Damage.
 	maxNamed = 1 << 16
 
+	// verifyChunk is one read of Verify, and what it holds in memory.
+	verifyChunk = 1 << 20
+
 	// zeroChunk is one write of zeros, zeroSync how many bytes are zeroed
 	// between syncs: a single large one would delay the syncs of batches.
 	zeroChunk = 1 << 20

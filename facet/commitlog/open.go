@@ -137,9 +137,13 @@ func (l *Log) scan(sc *scanner, segs []*segment) error {
 		if err != nil {
 			return fmt.Errorf("read segment %d: %w", s.id, err)
 		}
+		damage := len(sc.report.Damage)
 		used, err := sc.segment(s.id, data, after)
 		if err != nil {
 			return err
+		}
+		if len(sc.report.Damage) == damage {
+			s.fsynced.Store(int64(used))
 		}
 		if s.size-int64(used) > truncateSlack {
 			if err := l.truncate(s, int64(used)); err != nil {

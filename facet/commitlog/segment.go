@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/facetd/facetd/internal/disk"
 )
@@ -20,6 +21,9 @@ type segment struct {
 	size  int64  // of the file
 	// planned is where the next batch will be placed; guarded by Log.mu.
 	planned int64
+	// fsynced is the end of the last whole batch on the device; zero where nobody
+	// vouches for what is there.
+	fsynced atomic.Int64
 
 	// Guarded by files.mu. file is nil while nobody has it open.
 	file    disk.File

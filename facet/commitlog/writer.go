@@ -113,6 +113,7 @@ func (l *Log) write(b *batch) error {
 		return fmt.Errorf("write batch %d to segment %d at %d: %w", b.no, b.seg.id, b.off, err)
 	}
 	l.prev, l.known, l.cursor = crc, b.no, b.off+int64(len(b.buf))
+	b.seg.fsynced.Store(l.cursor)
 	return nil
 }
 

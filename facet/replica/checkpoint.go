@@ -85,7 +85,6 @@ func (r Replica) beginCheckpoint(ctx context.Context, to pages.Base) (*live, pag
 			return nil, pages.Base{}, ErrOpen
 		case l.commitKnown() >= to.Position.Seq: // R11, I5
 			l.checkpointing = true
-			l.touched++
 			from := st.base()
 			st.mu.Unlock()
 			return l, from, nil

@@ -14,7 +14,7 @@ type Collection struct {
 	Carried int   // facets whose newest records were written again (R12)
 	Size    int64 // of the log afterwards
 	// Pins are facets whose entries keep the oldest segment, when the log is above
-	// its budget: checkpoint them, with CheckpointIdle if they are not open.
+	// its budget or has rotted: checkpoint them, with CheckpointIdle if they are not open.
 	Pins []facet.Incarnation
 	// Long are facets that are not open and have many committed entries above their
 	// files, which the next owner would have to read one by one: CheckpointIdle them
@@ -67,7 +67,7 @@ func (s *Store) collectSegments(ctx context.Context) (c Collection, err error) {
 		c.Removed = n
 	}
 	c.Size, c.Long = s.log.Size(), pinned.long
-	if c.Size > s.opts.LogBudget && len(pinned.facets) > 0 {
+	if (c.Size > s.opts.LogBudget || s.Rotten() != 0) && len(pinned.facets) > 0 {
 		c.Pins = pinned.facets
 	}
 	return c, nil

@@ -639,7 +639,7 @@ func (w *world) verifyFacet(m *modelled) {
 	if meta.Base.Seq > m.known.seq { // of an install that was under way
 		m.known = tailOf(meta.Base)
 	}
-	w.ok(r.Scrub(ctx))
+	w.ok(r.Scrub(ctx, nil))
 	p, err := r.Open(ctx, true)
 	w.ok(err)
 	if tailOf(p.Position()) != end {

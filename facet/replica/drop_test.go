@@ -75,7 +75,7 @@ func TestDropAndBack(t *testing.T) {
 	for what, err := range map[string]error{
 		"append":     o.r.Append(5, bootA, last, 0, &acks{}),
 		"known":      o.r.Known(5, bootA, last.Position()),
-		"scrub":      o.r.Scrub(ctx),
+		"scrub":      o.r.Scrub(ctx, nil),
 		"checkpoint": o.r.CheckpointIdle(ctx),
 		"install": func() error {
 			_, err := o.r.Install(ctx, Snapshot{Epoch: 5, Boot: bootA, Position: last.Position()})

@@ -33,6 +33,15 @@ func (s *Store) openDB(id facet.Incarnation, create bool) (*dbFile, error) {
 	return &dbFile{File: f, s: s, id: id, fresh: create}, nil
 }
 
+// openDirect opens it for reading what the device holds.
+func (s *Store) openDirect(id facet.Incarnation) (*dbFile, error) {
+	f, err := s.fs.OpenFile(s.dbName(id), os.O_RDONLY|disk.Direct, 0)
+	if err != nil {
+		return nil, &openError{err}
+	}
+	return &dbFile{File: f, s: s, id: id}, nil
+}
+
 // openError tells that a file could not be opened: nothing on the disk is in doubt.
 type openError struct{ err error }
 

@@ -71,6 +71,17 @@ func (x *lost) set(id facet.Incarnation, since facet.Epoch) {
 	x.since[id] = since
 }
 
+// list is all of them, in no order.
+func (x *lost) list() []Damage {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := make([]Damage, 0, len(x.since))
+	for id, since := range x.since {
+		out = append(out, Damage{ID: id, Since: since})
+	}
+	return out
+}
+
 func (x *lost) clear(id facet.Incarnation) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

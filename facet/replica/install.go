@@ -216,7 +216,6 @@ func (r Replica) placeInstall(sn *Snapshot, number uint64, to pages.Base) (base 
 	l.durable = min(l.durable, to.Position.Seq) // landed raises it
 	l.images, l.imagesTo = nil, pages.Base{}
 	l.installing = true
-	l.touched++
 	return to, true, nil
 }
 

@@ -63,6 +63,9 @@ const (
 	// is read again.
 	maxViewSaved = 4 << 20 / facet.PageSize
 
+	// scrubChunk is the pages one read of a scrub brings into memory.
+	scrubChunk = 64
+
 	// maxKeptBuffer is the largest encoding buffer kept for the next commit.
 	maxKeptBuffer = 256 << 10
 )

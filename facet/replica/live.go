@@ -41,7 +41,6 @@ type live struct {
 	open          bool // a pages.Store of it is out
 	checkpointing bool
 	installing    bool       // an INSTALL is placed and its file not yet in place
-	touched       uint64     // times a checkpoint or install began: scrub compares
 	next          pages.Base // base placed, not yet durable; zero for none
 
 	sources []*BaseFile   // being read

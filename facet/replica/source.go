@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 // BaseFile is a facet's database file as it is at one base, for sending a snapshot
@@ -20,10 +21,11 @@ type BaseFile struct {
 	base pages.Base
 	f    *dbFile // nil without pages
 
-	mu    sync.RWMutex // held for reading while a page is read, for writing while one is saved
-	saved map[uint32]*[pages.Size]byte
-	limit int   // of saved
-	lost  error // why it cannot be read any more
+	mu      sync.RWMutex // held for reading while a page is read, for writing while one is saved
+	saved   map[uint32]*[pages.Size]byte
+	scratch []byte // one page, for saving
+	limit   int    // of saved
+	lost    error  // why it cannot be read any more
 }
 
 var errBaseClosed = errors.New("base file is closed")
@@ -41,15 +43,16 @@ func endOf(err error) error {
 // a checkpoint or an install is just writing, ErrBusy that too many are being read:
 // try again.
 func (r Replica) BaseSource() (pages.Base, *BaseFile, error) {
-	b, err := r.baseSource(maxSavedPages)
+	b, err := r.baseSource(maxSavedPages, false)
 	if err != nil {
 		return pages.Base{}, nil, fmt.Errorf("read base of %v: %w", r.st.id, err)
 	}
 	return b.base, b, nil
 }
 
-// baseSource gives a base file for which up to saved pages are kept.
-func (r Replica) baseSource(saved int) (*BaseFile, error) {
+// baseSource gives a base file for which up to saved pages are kept; direct, for reads
+// that skip the page cache: those are of whole pages and into aligned buffers.
+func (r Replica) baseSource(saved int, direct bool) (*BaseFile, error) {
 	st := r.st
 	st.mu.Lock()
 	base, err := st.base(), r.readable()
@@ -59,7 +62,11 @@ func (r Replica) baseSource(saved int) (*BaseFile, error) {
 	}
 	b := &BaseFile{r: r, base: base, limit: saved}
 	var openErr error
-	if base.Pages > 0 {
+	switch {
+	case base.Pages == 0:
+	case direct:
+		b.f, openErr = r.s.openDirect(st.id)
+	default:
 		b.f, openErr = r.s.openDB(st.id, false)
 	}
 	st.mu.Lock()
@@ -134,14 +141,18 @@ func (b *BaseFile) read(pgno uint32, dst []byte) error {
 // failed tells what an error of reading means: if it is still the facet's file, the
 // copy is out of service.
 func (b *BaseFile) failed(err error) error {
-	st := b.r.st
-	st.mu.Lock()
-	current := st.gone() == nil && st.base() == b.base
-	st.mu.Unlock()
-	if !current {
+	if !b.current() {
 		return err
 	}
-	return b.r.s.openFailed(st, err)
+	return b.r.s.openFailed(b.r.st, err)
+}
+
+// current reports whether it is the facet's file at its base still.
+func (b *BaseFile) current() bool {
+	st := b.r.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.gone() == nil && st.base() == b.base
 }
 
 // Close ends the reading.
@@ -191,14 +202,17 @@ func (b *BaseFile) save(pgno uint32) bool {
 		b.lost, b.saved = pages.ErrSnapshotTooOld, nil
 		return false
 	}
-	p := new([pages.Size]byte)
-	if n, err := b.f.ReadAt(p[:], int64(pgno-1)*pages.Size); n < len(p) {
+	if b.scratch == nil {
+		b.scratch = disk.AlignedBuffer(pages.Size)
+	}
+	if n, err := b.f.ReadAt(b.scratch, int64(pgno-1)*pages.Size); n < pages.Size {
 		b.lost, b.saved = endOf(err), nil // the checkpoint, which reads it too, will say more
 		return false
 	}
 	if b.saved == nil {
 		b.saved = make(map[uint32]*[pages.Size]byte)
 	}
-	b.saved[pgno] = p
+	p := [pages.Size]byte(b.scratch)
+	b.saved[pgno] = &p
 	return true
 }

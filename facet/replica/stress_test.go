@@ -46,7 +46,7 @@ func TestManyAtOnce(t *testing.T) {
 			default:
 			}
 			if r, err := s.Replica(testID(i % owners)); err == nil {
-				if err := r.Scrub(ctx); err != nil && !errors.Is(err, ErrOpen) {
+				if err := r.Scrub(ctx, nil); err != nil && !errors.Is(err, ErrOpen) {
 					t.Error(err)
 					return
 				}
@@ -230,5 +230,5 @@ func TestFullDisk(t *testing.T) {
 	mem.SetQuota(-1)
 	o.checkpoint()
 	check(t, o.r.Close(o.pages))
-	check(t, o.r.Scrub(ctx))
+	check(t, o.r.Scrub(ctx, nil))
 }

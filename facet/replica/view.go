@@ -33,7 +33,7 @@ var ErrViewFull = errors.New("too much was committed since the file was written"
 // OpenView opens a view at the base; Advance brings it to what is committed. ErrOpen
 // and ErrBusy mean: try again soon.
 func (r Replica) OpenView() (*View, error) {
-	b, err := r.baseSource(maxViewSaved)
+	b, err := r.baseSource(maxViewSaved, false)
 	if err != nil {
 		return nil, fmt.Errorf("open view of %v: %w", r.st.id, err)
 	}

@@ -5,41 +5,12 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/facetd/facetd/client"
 )
-
-// metric reads a counter of a node.
-func (m *member) metric(name string) int {
-	m.c.t.Helper()
-	res, err := http.Get("http://" + m.api() + "/metrics")
-	if err != nil {
-		m.c.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		m.c.t.Fatal(err)
-	}
-	for line := range strings.SplitSeq(string(text), "\n") {
-		if v, ok := strings.CutPrefix(line, name+" "); ok {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				m.c.t.Fatal(err)
-			}
-			return n
-		}
-	}
-	m.c.t.Fatalf("%s has no metric %s", m.name, name)
-	return 0
-}
 
 // TestFollowerReads: members that are not the owner answer reads, never from a state
 // older than the bookmark they are given, while the facet is written to, while its
@@ -83,7 +54,7 @@ func TestFollowerReads(t *testing.T) {
 		}
 		return n, err
 	}
-	answered := func() (n int) {
+	answered := func() (n int64) {
 		for _, m := range followers {
 			n += m.metric("facetd_follower_reads_total")
 		}

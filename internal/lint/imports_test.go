@@ -90,6 +90,8 @@ var mayImport = []struct {
 	{"node/steward", []string{"facet", "cluster", "placement/..."}, "decides by the table and the leases alone; what reaches other nodes is given to it"},
 	{"node/keeper", []string{"facet", "facet/replica", "cluster", "placement", "node/peer"}, "the copies of owners elsewhere: a replica store and the table, no SQL and no log of decisions"},
 	{"node/follower", []string{"facet/...", "cluster", "placement", "node/service"}, "reads of copies: who owns a facet is the table's word, and reaching the owner is given to it"},
+	{"node/audit", []string{"facet", "facet/replica", "cluster", "placement", "node/peer"}, "compares what stores keep by what the table says; what repairs it is given to it"},
+	{"node/scrub", []string{"facet", "facet/replica", "internal/disk"}, "reads what a store keeps; the store judges it"},
 	{"node/lease", []string{"facet", "facet/quorum", "cluster", "cluster/consensus", "placement", "node/peer"}, "clocks and the placement log around the pure rules of leases"},
 	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service"}, "a face reaches the node through the service only"},
 	{"node/hrana/...", []string{"facet", "cluster", "node/service", "node/internal/..."}, "a face reaches the node through the service only"},

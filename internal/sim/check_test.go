@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -89,6 +90,30 @@ func (w *world) verify() {
 		cancel()
 	}
 	w.agree()
+	w.compared()
+}
+
+// compared checks that comparisons of copies found nothing: no disk here changes what it
+// holds, and copies that end at one position are equal (I9).
+func (w *world) compared() {
+	for _, l := range w.running() {
+		var b strings.Builder
+		if err := l.node.Service().Metrics(&b); err != nil {
+			w.problem("metrics of %s: %v", l.name, err)
+			continue
+		}
+		for line := range strings.Lines(b.String()) {
+			var n int64
+			for _, name := range []string{"facetd_copies_outvoted_total", "facetd_facets_undecided_total"} {
+				if _, err := fmt.Sscanf(line, name+" %d\n", &n); err == nil && n > 0 {
+					w.problem("%s: %s", l.name, strings.TrimSpace(line))
+				}
+			}
+			if _, err := fmt.Sscanf(line, "facetd_compared_nodes_total %d\n", &n); err == nil && n > 0 {
+				w.note("compared")
+			}
+		}
+	}
 }
 
 // sound asks SQLite whether the database is whole.

@@ -145,7 +145,9 @@ func (m *machine) start() *life {
 		GossipListen: m.ip + ":7402", Join: m.join, BootstrapExpect: m.expect,
 		Insecure: true, IdleAfter: m.w.plan.idleAfter, RepairAfter: m.w.plan.repairAfter,
 		LogBudget: m.w.plan.logBudget,
-		Logger:    m.w.log.With("at", l.name),
+		// Often enough to meet everything else, and to be done some times in a run.
+		ScrubEvery: 15 * time.Second, CompareEvery: 7 * time.Second,
+		Logger: m.w.log.With("at", l.name),
 		Platform: &node.Platform{
 			FS: m.disk, Log: commitlog.Options{SegmentBytes: m.w.plan.segment, LowWaterBytes: lowWater}, Raft: m.log, Identity: m.ident, Save: l.save,
 			PeerListener: listener, PeerDial: port.dial, Gossip: port,

@@ -28,8 +28,15 @@ const (
 	idleWorkers = 32
 
 	// DefaultGrace is how long a copy the table no longer wants is kept. A new
-	// member that is still being filled shows signs of life more often.
+	// member that is still being filled shows signs of life more often; one that is
+	// full has LearnerGrace.
 	DefaultGrace = time.Minute
+
+	// LearnerGrace is how long a copy is kept that has entries of the epoch the facet is
+	// in, though its store is in no set: a new member that is full, and waits for a
+	// slower one of the same change. It is longer than an owner fills members for (20
+	// min), and a copy that was left behind by a change has no such entries.
+	LearnerGrace = 30 * time.Minute
 
 	// maxUnwanted bounds the copies Sweep watches for their grace period, and so
 	// what one Sweep drops. The others wait for the next one.

@@ -67,7 +67,7 @@ func (k *Keeper) findUnwanted(ctx context.Context) (tombs, drops []facet.Incarna
 			if !known || !u.same(&m) {
 				u = unwanted{now, m.Promised, m.Last, m.Base}
 			}
-			if now.Sub(u.since) >= k.opts.Grace {
+			if now.Sub(u.since) >= k.grace(&row, &m) {
 				drops = append(drops, m.ID)
 			}
 			if len(seen) < maxUnwanted {
@@ -92,6 +92,16 @@ func (k *Keeper) findUnwanted(ctx context.Context) (tombs, drops []facet.Incarna
 func (k *Keeper) unwanted(row *placement.Facet, m *replica.Meta) bool {
 	return row.State == placement.Active && !row.Active.Has(k.opts.Node) && !row.Next.Has(k.opts.Node) &&
 		m.Promised <= row.Epoch && !m.Open && !k.installs.running(m.ID)
+}
+
+// grace is how long an unwanted copy is kept.
+func (k *Keeper) grace(row *placement.Facet, m *replica.Meta) time.Duration {
+	if m.Last.Epoch == row.Epoch {
+		// The session of this epoch has filled it: sets are changed by a new epoch, so it
+		// was not taken out of one.
+		return max(LearnerGrace, k.opts.Grace)
+	}
+	return k.opts.Grace
 }
 
 // each calls f for 0 to n-1, some at a time.

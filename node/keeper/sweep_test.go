@@ -118,6 +118,37 @@ func TestSweepDrops(t *testing.T) {
 	})
 }
 
+// TestSweepSparesTheFull: a learner that is full, and idle, is kept for as long as others
+// of the same change may take; not for ever, and not once the facet went on without it.
+func TestSweepSparesTheFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.close()
+		ctx := t.Context()
+		passed := testID(2)
+		for _, id := range []facet.Incarnation{idA, passed} {
+			w.create(id, 1, 3, 4)
+			w.fill(id)
+			w.activate(id, 1, 1)
+		}
+		check(t, w.k.Sweep(ctx))
+		time.Sleep(LearnerGrace - time.Second)
+		check(t, w.k.Sweep(ctx))
+		if !w.store.Has(idA) || !w.store.Has(passed) {
+			t.Fatal("a full learner is dropped while others may be filled still")
+		}
+		w.move(passed, 1, 1, 3, 4)
+		time.Sleep(time.Second)
+		check(t, w.k.Sweep(ctx))
+		if w.store.Has(idA) {
+			t.Error("a learner nobody needs stays")
+		}
+		if w.store.Has(passed) {
+			t.Error("a learner the facet has gone on without stays")
+		}
+	})
+}
+
 // TestSweepWhileInstalling: a learner that takes its snapshot is not dropped.
 func TestSweepWhileInstalling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

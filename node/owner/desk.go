@@ -1,7 +1,6 @@
 package owner
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -408,10 +407,10 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
 	d.current.Store(nil)
 	if writes {
-		ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
+		ctx, cancel := d.m.asking(openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
-			return false, fmt.Errorf("create %s: %w", d.name, err)
+			return false, fmt.Errorf("create %s: %w", d.name, unasked(ctx, err))
 		}
 		d.m.created.Add(1)
 		return false, d.activate(row)
@@ -431,11 +430,11 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 
 // confirm looks the facet up in a table that is no older than the call.
 func (d *desk) confirm() (Row, bool, error) {
-	ctx, cancel := context.WithTimeout(d.m.opening, confirmTimeout)
+	ctx, cancel := d.m.asking(confirmTimeout)
 	defer cancel()
 	row, ok, err := d.m.opts.Placement.Confirm(ctx, d.name)
 	if err != nil {
-		return Row{}, false, fmt.Errorf("look %s up: %w", d.name, err)
+		return Row{}, false, fmt.Errorf("look %s up: %w", d.name, unasked(ctx, err))
 	}
 	return row, ok, nil
 }

@@ -28,6 +28,13 @@ const (
 	// for long has time to hear of its members.
 	forsakenAfter = 3
 
+	// cutOffAfter is after how many sweeps in a row without a lease and without a known
+	// placement leader this node is taken to be cut off. A lease outlasts the election of
+	// a new leader, so one that goes as it should is not seen by a single sweep; two to
+	// three seconds more are for one that has to be repeated. Sweeps and not a time, as
+	// for forsakenAfter.
+	cutOffAfter = 3
+
 	// maxHibernating bounds the checkpoints of idle facets under way at a time. It
 	// is what lets their syncs be shared without starving the log.
 	maxHibernating = 128
@@ -37,7 +44,7 @@ const (
 
 	// openTimeout bounds the way from a cold facet to an active one. It is far above
 	// what recovery takes, lease included, so that it ends only where a majority is
-	// gone (R25).
+	// gone (R25). A node that is cut off does not wait for it.
 	openTimeout = 10 * time.Second
 
 	// settleTimeout is how long a session that is to be closed waits for its last

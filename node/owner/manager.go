@@ -42,6 +42,10 @@ type Options struct {
 	// facet from being recovered by force past a member that this node alone cannot
 	// reach. Nil: nobody knows.
 	Seen func(cluster.NodeID) bool
+	// Led reports whether this node knows a placement leader. Without one, and without a
+	// lease, for longer than an election takes, the node is cut off: requests that need
+	// the others are refused at once. Nil is always.
+	Led func() bool
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
@@ -73,6 +77,7 @@ type Manager struct {
 	sessions sessions
 	lacking  lacking
 	away     away
+	outlook  outlook
 	seed     maphash.Seed
 	shards   [shards]shard
 
@@ -123,6 +128,7 @@ func New(opts Options) (*Manager, error) {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.opening, m.stop = context.WithCancel(m.ctx)
+	m.outlook.init(m.opening)
 	m.scratch = engine.NewScratch(opts.Limits)
 	m.clock.Store(opts.Now().UnixNano())
 	m.crew.wg = &m.wg
@@ -238,6 +244,7 @@ func (m *Manager) sweep() {
 			return
 		case <-tick.C:
 			m.forsake()
+			m.lookOut()
 		case <-m.pressure:
 		}
 		now := m.opts.Now().UnixNano()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/facet/replica"
 )
 
 // Move gives the facet to another owner, another replica set, or both. New members
@@ -49,20 +50,7 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 	m.warm(ctx, &row, t.Owner)
 	var moved Row
 	err := m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
-		row, ok := m.opts.Placement.Lookup(name)
-		if !ok {
-			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
-		}
-		if !row.Mine {
-			return NotOwner(&row)
-		}
-		t.Released = true
-		now, err := m.opts.Placement.Acquire(ctx, row, t)
-		if d := m.lookup(name); err != nil && d != nil {
-			// Nobody knows what became of it: this epoch is spent. The desk is held
-			// by this job.
-			d.dead = row.Epoch
-		}
+		now, err := m.give(ctx, name, t)
 		if err != nil {
 			return err
 		}
@@ -80,6 +68,54 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 		m.opts.Awake(ctx, moved)
 	}
 	return err
+}
+
+// give issues the next epoch of a facet whose session here was closed, by a job that
+// holds its desk.
+func (m *Manager) give(ctx context.Context, name facet.Name, t Transfer) (Row, error) {
+	row, ok := m.opts.Placement.Lookup(name)
+	if !ok {
+		return row, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	}
+	if !row.Mine {
+		return row, NotOwner(&row)
+	}
+	t.Released = true
+	now, err := m.opts.Placement.Acquire(ctx, row, t)
+	if d := m.lookup(name); err != nil && d != nil {
+		d.dead = row.Epoch // nobody knows what became of it: this epoch is spent
+	}
+	return now, err
+}
+
+// Heal opens the facet in an epoch above since, in which a copy was found to be
+// damaged, and has its members brought what they lack. Only the barrier of a new epoch
+// proves that such a copy has all that it ever acknowledged. Where a member cannot be
+// reached the epoch stays, for a new one may need its answer (R19), and the copy only
+// gets what is missing.
+func (m *Manager) Heal(ctx context.Context, name facet.Name, since facet.Epoch) error {
+	row, ok := m.opts.Placement.Lookup(name)
+	if !ok {
+		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	}
+	all := !slices.ContainsFunc(row.Set(), func(x Member) bool { return !m.reaches(x.Node) })
+	if row.Mine && row.Epoch <= since && all {
+		if err := m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
+			_, err := m.give(ctx, name, Transfer{})
+			return err
+		}); err != nil {
+			return fmt.Errorf("heal %s: %w", name, err)
+		}
+	}
+	return m.Wake(ctx, name)
+}
+
+// Damaged ends the session of a facet whose copy here was found to be damaged: what it
+// has read, or would read, may be wrong (R51).
+func (m *Manager) Damaged(id facet.Incarnation) {
+	if s := m.sessions.find(id); s != nil {
+		s.die(fmt.Errorf("this node's copy: %w", replica.ErrDamaged))
+	}
 }
 
 // warm has the next owner bring its copy to its file while this node serves on. What

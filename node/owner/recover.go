@@ -20,15 +20,23 @@ import (
 // R31), promises, the log to adopt, barrier and activation (R16 to R23); only then
 // may anything run (R22).
 func (d *desk) activate(row Row) error {
-	ctx, cancel := context.WithTimeout(d.m.opening, openTimeout)
-	defer cancel()
 	if !row.Local {
 		return NotOwner(&row)
 	}
+	spent := !row.Mine || row.Epoch == d.dead || d.m.lacks(&row)
+	from := d.m.opening
+	if spent || !row.Active || !d.m.connected(row.Set()) { // else it needs nobody but its members
+		from = d.m.outlook.context()
+	}
+	ctx, cancel := context.WithTimeout(from, openTimeout)
+	defer cancel()
+	if err := unasked(ctx, ctx.Err()); err != nil {
+		return fmt.Errorf("activate %s: %w", d.name, err)
+	}
 	var err error
-	if !row.Mine || row.Epoch == d.dead || d.m.lacks(&row) {
+	if spent {
 		if row, err = d.m.opts.Placement.Acquire(ctx, row, d.m.next(&row)); err != nil {
-			return fmt.Errorf("acquire %s: %w", d.name, err)
+			return fmt.Errorf("acquire %s: %w", d.name, unasked(ctx, err))
 		}
 		if !row.Mine {
 			return NotOwner(&row)
@@ -98,7 +106,7 @@ func (d *desk) notActivated(s *session, err error) error {
 	s.mu.Lock()
 	better := s.betterAt
 	s.mu.Unlock()
-	if better != "" {
+	if better != "" && d.m.outlook.context().Err() == nil {
 		ctx, cancel := context.WithTimeout(d.m.ctx, openTimeout)
 		defer cancel()
 		if row, err := d.m.opts.Placement.Acquire(ctx, s.row, Transfer{Owner: better}); err == nil {
@@ -214,7 +222,7 @@ func (s *session) recover(ctx context.Context) error {
 				return err
 			}
 		case <-ctx.Done(): // R25
-			err := facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name)
+			err := unasked(ctx, facet.Errorf(facet.CodeUnavailable, "no majority of %s's replicas answered in time; the facet serves again when one does", s.d.name))
 			s.die(err)
 			return err
 		}
@@ -285,7 +293,7 @@ func (s *session) openEngine() (err error) {
 func (s *session) connected() bool {
 	n := 0
 	for i := range s.members {
-		if i == s.core.Self() || s.d.m.opts.Peers != nil && s.d.m.opts.Peers.Peer(s.members[i].Node).Status().Connected {
+		if s.d.m.reaches(s.members[i].Node) {
 			n++
 		}
 	}

@@ -122,6 +122,9 @@ func (m *Manager) Sessions() int {
 	return n
 }
 
+// InUse reports whether the facet has an open session.
+func (m *Manager) InUse(id facet.Incarnation) bool { return m.sessions.find(id) != nil }
+
 // Stalled reports whether this node's own log has kept sessions waiting for longer
 // than it may (rule R32): then the node should not keep its lease.
 func (m *Manager) Stalled() bool {

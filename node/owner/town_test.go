@@ -141,7 +141,7 @@ func (w *town) start(n int, mem *disk.Mem, life byte) *resident {
 	w.check(err)
 	opts := Options{
 		Self:      Member{Node: r.node, Store: townStore(n), Boot: r.boot},
-		Placement: r, Store: r.store, Peers: r.peers, Lease: r, Logger: w.clog,
+		Placement: r, Store: r.store, Peers: r.peers, Lease: r, Led: r.led, Logger: w.clog,
 		Admit: func() error { return nil },
 	}
 	if w.tune != nil {
@@ -277,6 +277,13 @@ func (r *resident) Valid() bool {
 	r.town.mu.Lock()
 	defer r.town.mu.Unlock()
 	return r.town.leases && (!r.deaf || time.Now().Before(r.until))
+}
+
+// led reports whether the node knows a placement leader.
+func (r *resident) led() bool {
+	r.town.mu.Lock()
+	defer r.town.mu.Unlock()
+	return !r.deaf
 }
 
 // overAt is when a process life serves nothing of a facet that was taken from it.

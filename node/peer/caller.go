@@ -67,7 +67,9 @@ type Caller struct {
 	append   func(*item)
 	fetching atomic.Int32
 	ordered  atomic.Int32
-	entries  sync.Mutex // held to add one fetched entry, and to wait until there is room
+	// A COMPARE is being answered.
+	comparing atomic.Bool
+	entries   sync.Mutex // held to add one fetched entry, and to wait until there is room
 }
 
 // Remote is the node that asks.
@@ -194,6 +196,13 @@ func (c *Caller) handle(f wire.Frame) error {
 			return err
 		}
 		c.order(f.ID, o)
+		return nil
+	case typeCompare:
+		q, err := decodeCompare(f.Body)
+		if err != nil {
+			return err
+		}
+		c.compare(f.ID, &q)
 		return nil
 	case wire.TypePong:
 		return nil

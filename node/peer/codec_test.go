@@ -125,6 +125,12 @@ func TestGoldenFrames(t *testing.T) {
 		{"done_busy", body(typeDone, 0, 8, appendDone(nil, fmt.Errorf("move: %w", ErrBusy)))},
 		{"inspect", body(typeInspect, 0, 10, appendSessions(nil, sessions))},
 		{"copy", body(typeCopy, 0, 10, appendPromise(appendPromise(nil, 0, samplePromise(), nil), 1, new(replica.Promise), replica.ErrUnknown))},
+		{"order_heal", body(typeOrder, 0, 14, appendOrder(nil, &Order{Kind: OrderHeal, Incarnation: idA, Epoch: 4}))},
+		{"compare", body(typeCompare, 0, 11, appendCompare(nil, &compare{kind: compareDigests}))},
+		{"compare_copies", body(typeCompare, 0, 12, appendCompare(nil, &compare{kind: compareCopies, ids: []facet.Incarnation{idA, idB}}))},
+		{"compare_outvoted", body(typeCompare, 0, 13, appendCompare(nil, &compare{kind: compareOutvoted, ids: []facet.Incarnation{idA}, at: pos}))},
+		{"compared_copies", body(typeCompared, 0, 12, appendCopyState(appendCopyState(appendOutcome(nil, nil), &CopyState{}), &CopyState{true, replica.Holed, pos}))},
+		{"compared_outvoted", body(typeCompared, 0, 13, appendOutcome(nil, replica.ErrUnknown))},
 		{"offer", body(typeOffer, 0, 0, appendOffer(nil, offer))},
 		{"resume", body(typeResume, 0, 0, append(appendOutcome(nil, nil), 0, 0, 0, 15))},
 		{"installed", body(typeInstalled, 0, 0, pos.AppendBinary(appendOutcome(nil, nil)))},
@@ -278,6 +284,11 @@ func TestMalformed(t *testing.T) {
 	content := func(b []byte) error { _, _, err := decodePages(b, 20); return err }
 	orders := func(b []byte) error { _, err := decodeOrder(b); return err }
 	done := func(b []byte) error { _, err := decodeDone(b); return err }
+	compares := func(b []byte) error { _, err := decodeCompare(b); return err }
+	compared := func(b []byte) error {
+		_, err := decodeCompared(b, &compare{kind: compareCopies}, nil, make([]CopyState, 1))
+		return err
+	}
 	order := func(change func(o *Order)) []byte {
 		o := *sampleOrder()
 		change(&o)
@@ -323,6 +334,15 @@ func TestMalformed(t *testing.T) {
 		{"no page", content, make([]byte, 4)},
 		{"too many pages", content, make([]byte, 4+(snapshotPages+1)*facet.PageSize)},
 		{"pages behind the end", content, append([]byte{0, 0, 0, 20}, make([]byte, facet.PageSize)...)},
+		{"compare of no kind", compares, appendCompare(nil, &compare{})},
+		{"compare nothing", compares, appendCompare(nil, &compare{kind: compareCopies})},
+		{"compare too many", compares, appendCompare(nil, &compare{kind: compareCopies, ids: make([]facet.Incarnation, MaxItems+1)})},
+		{"digests of one", compares, appendCompare(nil, &compare{kind: compareDigests, ids: []facet.Incarnation{idA}})},
+		{"outvoted nowhere", compares, appendCompare(nil, &compare{kind: compareOutvoted, ids: []facet.Incarnation{idA}})},
+		{"outvoted cut off", compares, appendCompare(nil, &compare{kind: compareOutvoted, ids: []facet.Incarnation{idA}, at: pos})[:40]},
+		{"no copy at a position", compared, appendCopyState(appendOutcome(nil, nil), &CopyState{Last: pos})},
+		{"copy of unknown health", compared, appendCopyState(appendOutcome(nil, nil), &CopyState{Held: true, Health: replica.Diverged + 1, Last: pos})},
+		{"one copy too many", compared, appendCopyState(appendCopyState(appendOutcome(nil, nil), &CopyState{}), &CopyState{})},
 		{"order of no kind", orders, order(func(o *Order) { o.Kind = 0 })},
 		{"order of a later kind", orders, order(func(o *Order) { *o = Order{Kind: OrderTell + 1, Incarnation: o.Incarnation, Epoch: o.Epoch} })},
 		{"order about nothing", orders, order(func(o *Order) { o.Incarnation = facet.Incarnation{} })},
@@ -419,10 +439,12 @@ func FuzzBodies(f *testing.F) {
 	f.Add(uint8(12), pos.AppendBinary(appendOutcome(nil, errors.New("text"))))
 	f.Add(uint8(13), appendOrder(nil, sampleOrder()))
 	f.Add(uint8(14), appendDone(nil, fmt.Errorf("move: %w", ErrBusy)))
+	f.Add(uint8(15), appendCompare(nil, &compare{kind: compareOutvoted, ids: []facet.Incarnation{idA}, at: pos}))
+	f.Add(uint8(16), appendCopyState(appendOutcome(nil, nil), &CopyState{true, replica.Holed, pos}))
 	f.Fuzz(func(t *testing.T, which uint8, b []byte) {
 		var again []byte
 		var err error
-		switch which % 15 {
+		switch which % 17 {
 		case 0:
 			var g greeting
 			if g, err = decodeGreeting(b); err == nil {
@@ -478,9 +500,17 @@ func FuzzBodies(f *testing.F) {
 		case 14:
 			decodeDone(b)
 			return
+		case 15:
+			var q compare
+			q, err = decodeCompare(b)
+			again = appendCompare(nil, &q)
+		case 16:
+			decodeCompared(b, &compare{kind: compareDigests}, new(Digests), nil)
+			decodeCompared(b, &compare{kind: compareCopies}, nil, make([]CopyState, 1))
+			return
 		}
 		if err == nil && !bytes.Equal(again, b) {
-			t.Fatalf("decoder %d takes\n%x, which is\n%x", which%15, b, again)
+			t.Fatalf("decoder %d takes\n%x, which is\n%x", which%17, b, again)
 		}
 	})
 }

@@ -79,14 +79,20 @@
 //	42 PROPOSE dialler   call  1 to 512 commands: uvarint length, bytes
 //	43 RESULT  acceptor  call  items, in any order and number of frames: 2 number of
 //	                           the command, outcome; if it is 0: uvarint length, bytes
-//	44 ORDER   dialler   call  1 kind (1 move, 2 wake, 3 warm), 16 incarnation, 8 epoch of the
-//	                           row, 1 length, id of the owner wanted; 1 number of
-//	                           members wanted, each 1 length, node id, 16 store id,
-//	                           sorted by node. Wake wants nothing, move at least one
+//	44 ORDER   dialler   call  1 kind (1 move, 2 wake, 3 warm, 4 tell, 5 heal), 16
+//	                           incarnation, 8 epoch of the row, 1 length, id of the
+//	                           owner wanted; 1 number of members wanted, each 1
+//	                           length, node id, 16 store id, sorted by node. A move
+//	                           wants at least one of them, the others nothing
 //	45 DONE    acceptor  call  outcome; 2 length, text of at most 256 bytes, none if the
 //	                           outcome is 0
 //	46 INSPECT dialler   call  as PREPARE; nothing is promised
 //	47 COPY    acceptor  call  as PROMISE
+//	52 COMPARE dialler   call  1 kind: 1 digests, nothing follows; 2 copies, 1 to 512 times
+//	                           16 incarnation; 3 outvoted, 16 incarnation, 32 position
+//	53 COMPARED acceptor call  outcome; if it is 0, to 1: 256 times 16 digest; to 2: for
+//	                           each in order 1 state (0 none, else 1 + health), 32
+//	                           position, zero if there is none
 //
 // An id of a call is used by one call at a time. Sessions are of the boot in the
 // greeting: the one who asks is the one who owns. An uvarint has its shortest form.

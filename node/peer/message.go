@@ -34,6 +34,9 @@ const (
 	typeResume    wire.Type = 49
 	typePages     wire.Type = 50
 	typeInstalled wire.Type = 51
+
+	typeCompare  wire.Type = 52
+	typeCompared wire.Type = 53
 )
 
 // flagLast marks the last frame of an answer.

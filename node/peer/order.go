@@ -28,6 +28,9 @@ const (
 	// OrderTell: the owner tells the asking node what is committed (R10), by a Known
 	// that comes behind the entries it speaks of. For a member that is read.
 	OrderTell OrderKind = 4
+	// OrderHeal: the copy of the node that asks was found to be damaged when it had
+	// promised Epoch. The owner opens the facet in a higher one, and fills the copy.
+	OrderHeal OrderKind = 5
 )
 
 func (k OrderKind) String() string {
@@ -40,6 +43,8 @@ func (k OrderKind) String() string {
 		return "warm"
 	case OrderTell:
 		return "tell"
+	case OrderHeal:
+		return "heal"
 	}
 	return fmt.Sprintf("order_%d", uint8(k))
 }
@@ -49,7 +54,7 @@ type Order struct {
 	Kind        OrderKind
 	Incarnation facet.Incarnation
 	// Epoch is the one the asking side saw in its placement table: an order is
-	// about that and nothing later.
+	// about that and nothing later. See OrderHeal for its own.
 	Epoch facet.Epoch
 	// Owner and Set are what a move wants; one of them may be left as it is.
 	Owner cluster.NodeID
@@ -61,7 +66,7 @@ func (o *Order) check() error {
 	_, err := cluster.ParseNodeID(string(o.Owner))
 	switch {
 	case o.Incarnation.IsZero() || o.Epoch == 0,
-		o.Kind < OrderMove || o.Kind > OrderTell,
+		o.Kind < OrderMove || o.Kind > OrderHeal,
 		wants != (o.Kind == OrderMove),
 		o.Owner != "" && err != nil:
 		return fmt.Errorf("%w: order %v of %v in epoch %v to %q, set %v", ErrInvalid, o.Kind, o.Incarnation, o.Epoch, o.Owner, o.Set)

@@ -23,8 +23,8 @@ type Config struct {
 	Lives   Lives
 	Orders  Orders
 
-	// Finish completes the deletion of a row that is Deleting or Retired: the fence
-	// of rule R47, then Tomb. It may be called again for the same row, also while
+	// Finish completes the deletion of a row that is Deleting or Retired, or deletes one
+	// that never got its name: the fence of rule R47, in the row's epoch, then Tomb. It may be called again for the same row, also while
 	// somebody else does the same. Nil leaves such rows alone.
 	Finish func(ctx context.Context, row placement.Facet) error
 	// RemoveMember lets a node go that no row names any more: out of the log's

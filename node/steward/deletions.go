@@ -8,8 +8,10 @@ import (
 )
 
 // deletions sees that rows that are deleted or retired come to their end, when
-// whoever deleted them did not see to it: a crash, a client that went away. The
-// loop owns it; finishing runs in goroutines of the term.
+// whoever deleted them did not see to it: a crash, a client that went away. So do rows
+// that never get their name: nobody can have used what nobody can name, and the row is
+// deleted in the epoch it was seen in, so an import that names it after all comes first
+// or is refused. The loop owns it; finishing runs in goroutines of the term.
 type deletions struct {
 	t     *term
 	rows  map[facet.Incarnation]*deletion
@@ -22,6 +24,8 @@ type deletion struct {
 	next  time.Time // when to try
 	pause time.Duration
 	busy  bool
+	// It is live, and waits for its name.
+	nameless bool
 }
 
 type finished struct {
@@ -35,10 +39,21 @@ func newDeletions(t *term) deletions {
 
 // see notes a row that has to end.
 func (d *deletions) see(f *placement.Facet, now time.Time) {
-	if live(f) || d.t.s.cfg.Finish == nil || len(d.rows) >= maxFinishing {
-		return
-	}
-	if d.rows[f.Incarnation] == nil {
+	x := d.rows[f.Incarnation]
+	switch {
+	case d.t.s.cfg.Finish == nil:
+	case live(f) && f.Bound:
+		if x != nil && !x.busy {
+			delete(d.rows, f.Incarnation) // it has got its name
+		}
+	case x != nil:
+		if !live(f) && x.nameless {
+			x.nameless, x.next = false, now.Add(finishAfter)
+		}
+	case len(d.rows) >= maxFinishing:
+	case live(f):
+		d.rows[f.Incarnation] = &deletion{next: now.Add(abandonedAfter), pause: finishAfter, nameless: true}
+	default:
 		d.rows[f.Incarnation] = &deletion{next: now.Add(finishAfter), pause: finishAfter}
 	}
 }
@@ -67,7 +82,7 @@ func (d *deletions) start() {
 			continue
 		}
 		f, ok := d.t.s.cfg.Table.ByIncarnation(id)
-		if !ok || live(&f) {
+		if !ok || live(&f) && f.Bound {
 			delete(d.rows, id)
 			continue
 		}
@@ -78,6 +93,9 @@ func (d *deletions) start() {
 }
 
 func (d *deletions) finish(f placement.Facet) error {
+	if live(&f) {
+		d.t.s.log.Info("delete a facet that never got its name: its import was cut short", "incarnation", f.Incarnation.String(), "owner", string(f.Owner.Node))
+	}
 	err := d.t.finish(d.t.ctx, f)
 	if err != nil && d.t.ctx.Err() == nil {
 		d.t.s.log.Warn("finish deletion", "incarnation", f.Incarnation.String(), "error", err)

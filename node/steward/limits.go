@@ -88,6 +88,10 @@ const (
 	// finishes it: whoever deleted it is given the time to do so.
 	finishAfter = 5 * time.Second
 
+	// abandonedAfter is how long a facet may be without a name before the steward takes it
+	// for the rest of an import whose node never came back. An import takes minutes.
+	abandonedAfter = 30 * time.Minute
+
 	// hold is how long a facet stays where a takeover put it, unless the node it
 	// went to is dead too: a node that comes and goes shall not drag its facets
 	// along each time.

@@ -135,8 +135,9 @@ func (v *view) mayHave(old placement.Set) int {
 // balance is the plan of a rebalance: owner and set are what the planner chooses
 // among all nodes that stay. A pinned facet keeps its owner. Nodes that are dead
 // and not yet given up keep their share: a facet that would move to one waits, and
-// none moves only because a node is away for a moment. Hints are those the
-// operation began with, so that it does not run after its own effects.
+// none moves only because a node is away for a moment. So does one that is draining: it
+// keeps the copies it has, gets no others, and owns nothing but what is pinned to it.
+// Hints are those the operation began with, so that it does not run after its own effects.
 func (v *view) balance(f *placement.Facet, hints map[cluster.NodeID]Hint) plan {
 	if !live(f) || f.State == placement.Creating {
 		return plan{}
@@ -145,8 +146,9 @@ func (v *view) balance(f *placement.Facet, hints map[cluster.NodeID]Hint) plan {
 	nodes := make([]planner.Node, 0, len(v.list))
 	for _, n := range v.list {
 		gone := !n.alive && v.repairAfter >= 0 && v.now.Sub(n.since) >= v.repairAfter
+		stays := n.State == placement.NodeActive || n.State == placement.NodeDraining && old.Has(n.ID)
 		nodes = append(nodes, planner.Node{
-			ID: n.ID, Store: n.Store, Zone: n.Zone, Draining: gone || n.State != placement.NodeActive,
+			ID: n.ID, Store: n.Store, Zone: n.Zone, Draining: gone || !stays,
 			FreeBytes: coarse(hints[n.ID].FreeBytes),
 		})
 	}
@@ -164,7 +166,7 @@ func (v *view) balance(f *placement.Facet, hints map[cluster.NodeID]Hint) plan {
 		}
 	}
 	owner := p.Owner
-	if !v.nodes[owner].alive {
+	if !v.nodes[owner].alive || v.nodes[owner].State == placement.NodeDraining && len(r.Pins) == 0 {
 		owner = v.heir(f, p.Set)
 	}
 	switch same := p.Set.Equal(old); {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -39,6 +40,45 @@ func TestDeletionsEnd(t *testing.T) {
 		if st := s.Stats(); st.Finished != 40 {
 			t.Errorf("%+v", st)
 		}
+	})
+}
+
+// TestAbandonedImports: a facet that never gets its name is deleted after a while, dead
+// or alive its node; one that gets it is not.
+func TestAbandonedImports(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.start("", ids(1, 3)...)
+		w.create(0, 3, 3, ids(1, 3)...)
+		s := w.steward(nil)
+		s.Lead(1)
+		detached := func(i int, owner cluster.NodeID) facet.Incarnation {
+			f, _ := w.table.ByIncarnation(facetID(0))
+			n, _ := w.table.Node(owner)
+			w.must(placement.Create{Name: facet.Name{Tenant: "t", Facet: "import"}, Incarnation: facetID(i), Owner: placement.Owner{Node: owner, Boot: n.Boot}, Set: base(&f), Detached: true})
+			return facetID(i)
+		}
+		lost, alive, named := detached(100, "n3"), detached(101, "n1"), detached(102, "n1")
+		time.Sleep(time.Minute)
+		w.kill("n3")
+		w.must(placement.Bind{Name: facet.Name{Tenant: "t", Facet: "named"}, New: named})
+		time.Sleep(abandonedAfter - 2*time.Minute)
+		for _, id := range []facet.Incarnation{lost, alive, named} {
+			if f, ok := w.table.ByIncarnation(id); !ok || !live(&f) {
+				t.Errorf("%v is gone already", id)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		for _, id := range []facet.Incarnation{lost, alive} {
+			if _, ok := w.table.ByIncarnation(id); ok {
+				t.Errorf("%v stays without a name", id)
+			}
+		}
+		if f, ok := w.table.ByIncarnation(named); !ok || !live(&f) {
+			t.Error("a facet with a name is deleted")
+		}
+		// One that got its name and is deleted then ends as soon as any.
+		w.must(placement.Delete{Incarnation: named})
+		w.eventually("the deletion ends", 2*finishAfter+time.Second, func() bool { _, ok := w.table.ByIncarnation(named); return !ok })
 	})
 }
 

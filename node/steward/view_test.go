@@ -9,6 +9,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/placement"
+	"github.com/facetd/facetd/placement/planner"
 )
 
 // scene is a random view with a random row, for the pure decisions.
@@ -374,6 +375,60 @@ func TestBalancePlans(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestBalanceSparesDraining: a node that is only drained keeps the copies it has, gets
+// no others, and owns nothing; one that is decommissioned keeps none.
+func TestBalanceSparesDraining(t *testing.T) {
+	for _, state := range []placement.NodeState{placement.NodeDraining, placement.NodeDecommissioning} {
+		look := func(states ...placement.NodeState) *view {
+			var s sightings
+			var list []placement.Node
+			for i := 1; i <= 5; i++ {
+				n := placement.Node{ID: nodeID(i), Store: storeOf(i, 0), Boot: bootOf(i, 0)}
+				if i <= len(states) {
+					n.State = states[i-1]
+				}
+				list = append(list, n)
+			}
+			return s.look(time.Unix(1e9, 0), &Config{Replicas: 3, RepairAfter: time.Minute, ReplacedAfter: time.Minute}, list, nil, nil)
+		}
+		before, after := look(), look(state)
+		held, moved := 0, 0
+		for i := range 500 {
+			f := placement.Facet{Incarnation: facetID(i), State: placement.Active, Epoch: 1}
+			p, err := planner.Choose(before.candidates, planner.Request{Facet: f.Incarnation, Replicas: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Active, f.Next, f.Owner.Node = p.Set, p.Set, p.Owner
+			q := after.balance(&f, nil)
+			owner, set := f.Owner.Node, f.Active
+			if q.need == wanted {
+				owner = q.owner
+				if !q.set.IsZero() {
+					set = q.set
+				}
+			}
+			if f.Active.Has("n1") {
+				held++
+			}
+			if !set.Equal(f.Active) {
+				moved++
+			}
+			if owner == "n1" || set.Has("n1") && !f.Active.Has("n1") {
+				t.Fatalf("%v: %s gets %v, owned by %s before and by %s after", state, f.Active, set, f.Owner.Node, owner)
+			}
+			// A facet that is there already stays.
+			f.Active, f.Next, f.Owner.Node = set, set, owner
+			if q := after.balance(&f, nil); q.need != nothing {
+				t.Fatalf("%v: a second rebalance moves %v to %+v", state, f.Active, q)
+			}
+		}
+		if want := map[bool]int{true: 0, false: held}[state == placement.NodeDraining]; moved != want || held == 0 {
+			t.Errorf("%v: %d sets of the %d with the node change, want %d", state, moved, held, want)
+		}
+	}
 }
 
 // close takes a node out of those that may be given something.

@@ -400,6 +400,13 @@ func (w *world) finish(ctx context.Context, f placement.Facet) error {
 	if n == 1 {
 		return errors.New("not yet")
 	}
+	if live(&f) { // the fence
+		r := w.apply(placement.Delete{Incarnation: f.Incarnation, Expected: f.Epoch})[0]
+		if r.Err() != nil {
+			return r.Err()
+		}
+		f = r.Facet
+	}
 	return w.apply(placement.Tomb{Incarnation: f.Incarnation, Epoch: f.Epoch})[0].Err()
 }
 
