@@ -86,13 +86,9 @@ func TestTableLives(t *testing.T) {
 	start = time.Now()
 	boot2 := cluster.NewBootID()
 	_, table, p := openTable(t, dir, boot2)
-	opened := time.Since(start)
-	t.Logf("opened with %d facets in %v", facets, opened.Round(time.Millisecond))
+	t.Logf("opened with %d facets in %v", facets, time.Since(start).Round(time.Millisecond))
 	if c := table.Counts(); c.Facets != facets {
 		t.Fatalf("%d facets after the restart, want %d", c.Facets, facets)
-	}
-	if opened > 3*time.Second {
-		t.Errorf("opening took %v, want well below 3 s", opened)
 	}
 	// The old process's epochs are worth nothing now (rule R2).
 	_, err = p.Do(t.Context(), placement.Create{Name: facet.Name{Tenant: "a", Facet: "b"}, Incarnation: facet.NewIncarnation(), Owner: me, Set: set})
