@@ -57,6 +57,9 @@ func TestVerify(t *testing.T) {
 	for i, s := range segs {
 		end := int(l.files.find(s.ID).fsynced.Load())
 		for _, at := range []int{40, blockSize - 1, blockSize + 4, 3*blockSize + 1000, end - 1} {
+			if at >= end {
+				continue // the last segment may have just begun
+			}
 			flip(s.ID, at)
 			if err := verify(s.ID); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("segment %d, bit of byte %d flipped: %v", s.ID, at, err)

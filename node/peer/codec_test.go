@@ -344,7 +344,7 @@ func TestMalformed(t *testing.T) {
 		{"copy of unknown health", compared, appendCopyState(appendOutcome(nil, nil), &CopyState{Held: true, Health: replica.Diverged + 1, Last: pos})},
 		{"one copy too many", compared, appendCopyState(appendCopyState(appendOutcome(nil, nil), &CopyState{}), &CopyState{})},
 		{"order of no kind", orders, order(func(o *Order) { o.Kind = 0 })},
-		{"order of a later kind", orders, order(func(o *Order) { *o = Order{Kind: OrderTell + 1, Incarnation: o.Incarnation, Epoch: o.Epoch} })},
+		{"order of a later kind", orders, order(func(o *Order) { *o = Order{Kind: OrderHeal + 1, Incarnation: o.Incarnation, Epoch: o.Epoch} })},
 		{"order about nothing", orders, order(func(o *Order) { o.Incarnation = facet.Incarnation{} })},
 		{"order in no epoch", orders, order(func(o *Order) { o.Epoch = 0 })},
 		{"move to nowhere", orders, order(func(o *Order) { o.Owner, o.Set = "", placement.Set{} })},
