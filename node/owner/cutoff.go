@@ -65,10 +65,10 @@ func (m *Manager) asking(limit time.Duration) (context.Context, context.CancelFu
 }
 
 // unasked gives the reason of an error that came with ctx, one of asking: that the node
-// is cut off, if it is.
+// is cut off, or shuts down, if it does.
 func unasked(ctx context.Context, err error) error {
-	if err != nil && context.Cause(ctx) == errCutOff {
-		return errCutOff
+	if cause := context.Cause(ctx); err != nil && (cause == errCutOff || cause == errClosing) {
+		return cause
 	}
 	return err
 }

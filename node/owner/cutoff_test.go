@@ -77,3 +77,19 @@ func TestElectionIsNoCut(t *testing.T) {
 		r.must(fresh, "CREATE TABLE t (v)")
 	})
 }
+
+// TestShutdownBeforeActivation: a request whose turn to have its facet activated comes when
+// the node has begun to shut down hears that, and its client goes elsewhere.
+func TestShutdownBeforeActivation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, fresh, taken := cutOffTown(t)
+		defer w.stop()
+		r := w.node(1)
+		r.m.stop() // what Close begins with
+		for _, n := range []facet.Name{taken, fresh} {
+			if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrUnavailable) {
+				t.Errorf("%s: %v", n, err)
+			}
+		}
+	})
+}

@@ -441,6 +441,12 @@ func (d *desk) confirm() (Row, bool, error) {
 
 func (d *desk) openExisting() error {
 	row, ok := d.m.opts.Placement.Lookup(d.name)
+	if !ok { // or was made elsewhere a moment ago
+		var err error
+		if row, ok, err = d.confirm(); err != nil {
+			return err
+		}
+	}
 	if !ok {
 		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", d.name)
 	}

@@ -315,6 +315,12 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 	// acknowledge anything then, and no fence but the epoch is needed (R47).
 	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
 		row, ok := m.opts.Placement.Lookup(name)
+		if !ok { // it was deleted, and may have been made again
+			var err error
+			if row, ok, err = m.opts.Placement.Confirm(ctx, name); err != nil {
+				return fmt.Errorf("look %s up: %w", name, err)
+			}
+		}
 		switch {
 		case !ok:
 			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)

@@ -127,7 +127,8 @@ func New(opts Options) (*Manager, error) {
 		m.lease = noLease{}
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.opening, m.stop = context.WithCancel(m.ctx)
+	opening, stop := context.WithCancelCause(m.ctx)
+	m.opening, m.stop = opening, func() { stop(errClosing) }
 	m.outlook.init(m.opening)
 	m.scratch = engine.NewScratch(opts.Limits)
 	m.clock.Store(opts.Now().UnixNano())

@@ -197,6 +197,33 @@ func TestDeleteOfWhatIsElsewhere(t *testing.T) {
 	})
 }
 
+// TestDeleteByAnOldTable: a node whose table has not heard that a facet was made does not
+// say that there is none.
+func TestDeleteByAnOldTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		r := w.node(1)
+		r.deafen()
+		w.found(n, 2, 1, 3)
+		w.node(2).must(n, "CREATE TABLE t (v)")
+		if err := r.m.Delete(t.Context(), n); !errors.Is(err, facet.ErrUnavailable) {
+			t.Errorf("delete at a node that hears nothing: %v", err)
+		}
+		if _, err := r.m.Export(t.Context(), n); !errors.Is(err, facet.ErrUnavailable) {
+			t.Errorf("export at a node that hears nothing: %v", err)
+		}
+		r.hear()
+		if err := r.m.Delete(t.Context(), n); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("delete: %v", err)
+		}
+		if err := r.m.Delete(t.Context(), name("b")); !errors.Is(err, facet.ErrNotFound) {
+			t.Errorf("delete of what is not there: %v", err)
+		}
+	})
+}
+
 // TestGrow is a change of the set from one member to three (rule R42), with a new
 // member that is started anew while it is filled.
 func TestGrow(t *testing.T) {
