@@ -24,6 +24,9 @@ const (
 	// RepairAfter, and two nodes may have to be gone through.
 	servesWithin = 40 * time.Second
 	agreesWithin = 180 * time.Second
+	// leavesWithin is how long a node may take to hand all it has to others, faults
+	// and what they leave behind included.
+	leavesWithin = 300 * time.Second
 	// searchFor bounds the search for a linearization.
 	searchFor = 20 * time.Second
 )
@@ -37,6 +40,7 @@ func (w *world) settle() {
 			w.problem("node %s does not come up within %v of the end of all faults", m.id, servesWithin)
 		}
 	}
+	w.leave.Wait()
 	w.undrain()
 	s := w.session(1000)
 	for _, spec := range w.names {
@@ -90,6 +94,7 @@ func (w *world) verify() {
 		cancel()
 	}
 	w.agree()
+	w.spread()
 	w.compared()
 }
 
@@ -354,6 +359,48 @@ func (w *world) disagreement() string {
 		}
 	}
 	return ""
+}
+
+// spread has the copies spread anew: those of each facet lie in as many zones as there
+// are then.
+func (w *world) spread() {
+	if w.plan.zones == 0 {
+		return
+	}
+	zones := map[cluster.NodeID]string{}
+	distinct := map[string]bool{}
+	for _, m := range w.all() {
+		zones[m.id], distinct[m.zone] = m.zone, true
+	}
+	var asked time.Time
+	why := "nobody leads placement"
+	if !w.until(agreesWithin, func() bool {
+		l := w.leader()
+		if l == nil {
+			return false
+		}
+		why = ""
+		for row := range l.node.Table().Facets() {
+			in := map[string]bool{}
+			for _, m := range row.Active.Members() {
+				in[zones[m.Node]] = true
+			}
+			if want := min(row.Active.Len(), len(distinct)); len(in) != want {
+				why = fmt.Sprintf("%v is kept by %v, in %d zones of %d", row.Name, row.Active, len(in), want)
+			}
+		}
+		if why != "" && time.Since(asked) > 20*time.Second {
+			asked = time.Now()
+			ctx, cancel := context.WithTimeout(l.ctx, 5*time.Second)
+			_, err := operator(l).Start(ctx, service.OperationRequest{Kind: service.OpRebalance})
+			cancel()
+			w.tell("%s: rebalance: %v", why, err)
+			w.note("spread anew")
+		}
+		return why == ""
+	}) {
+		w.problem("copies are not spread over the zones %v after they were told to: %s", agreesWithin, why)
+	}
 }
 
 // show writes down what the table and the nodes say of every facet.

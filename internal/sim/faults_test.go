@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/placement"
 )
 
 // fault is one way to break a cluster. do begins it and returns; what it began ends
@@ -36,7 +37,7 @@ type nemesis struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	wiped bool
+	wiped, parted bool
 }
 
 // run breaks things until length is over, and mends everything then.
@@ -195,6 +196,59 @@ func (w *world) spare() bool {
 	return voters >= 3
 }
 
+// part takes a node out of the cluster as an operator does: its facets and copies go
+// to others, it is stopped, it is removed.
+func (w *world) part(m *machine) {
+	m.mu.Lock()
+	m.leaving = true
+	m.mu.Unlock()
+	w.tell("%s is to leave the cluster", m.id)
+	// Asked for again until it is so, whatever happens to it or the leader meanwhile.
+	order := func(kind service.OperationKind, done func(*placement.Table) bool) bool {
+		var err error
+		ok := w.until(leavesWithin, func() bool {
+			l := w.leader()
+			if l == nil || done(l.node.Table()) {
+				return l != nil
+			}
+			ctx, cancel := context.WithTimeout(l.ctx, 5*time.Second)
+			defer cancel()
+			_, err = operator(l).Start(ctx, service.OperationRequest{Kind: kind, Node: m.id})
+			time.Sleep(time.Second)
+			return false
+		})
+		if !ok {
+			w.problem("%s of %s does not end within %v: %v", kind, m.id, leavesWithin, err)
+		}
+		return ok
+	}
+	if !order(service.OpDecommission, func(t *placement.Table) bool {
+		n, ok := t.Node(m.id)
+		if !ok || n.State != placement.NodeDecommissioning {
+			return false
+		}
+		for row := range t.Facets() {
+			if row.Owner.Node == m.id || row.Active.Has(m.id) || row.Next.Has(m.id) {
+				return false
+			}
+		}
+		return true
+	}) {
+		return
+	}
+	m.mu.Lock()
+	m.out = true
+	l := m.life
+	m.mu.Unlock()
+	if l != nil {
+		l.stop(15 * time.Second)
+	}
+	if order(service.OpRemove, func(t *placement.Table) bool { _, ok := t.Node(m.id); return !ok }) {
+		w.tell("%s has left the cluster", m.id)
+		w.note("left")
+	}
+}
+
 // fast is the network without fault.
 func (w *world) fast() {
 	w.net.peers.Latency(200*time.Microsecond, 300*time.Microsecond, 0)
@@ -207,8 +261,9 @@ func (w *world) mend() {
 	w.fast()
 	w.tell("everything is mended")
 	for _, m := range w.all() {
-		l := m.start()
-		l.pause.release()
+		if l := m.start(); l != nil {
+			l.pause.release()
+		}
 	}
 }
 
@@ -393,11 +448,20 @@ var faults = []fault{
 		}
 	}},
 	{"rebalance", func(n *nemesis) { n.operate(service.OperationRequest{Kind: service.OpRebalance}) }},
+	{"part", func(n *nemesis) {
+		// Once in a run, from a cluster that is whole without it.
+		l := n.victim()
+		if l == nil || n.parted || n.wiped || len(n.w.all()) < 4 || !n.w.spare() {
+			return
+		}
+		n.parted = true
+		n.w.leave.Go(func() { n.w.part(l.m) })
+	}},
 	{"wipe", func(n *nemesis) {
 		// Once in a run: two disks lost before the copies of the first are made again
 		// are a lost majority.
 		l := n.victim()
-		if l == nil || n.wiped || !n.w.spare() {
+		if l == nil || n.wiped || n.parted || !n.w.spare() {
 			return
 		}
 		n.wiped = true

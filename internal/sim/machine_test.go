@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ type machine struct {
 	w      *world
 	id     cluster.NodeID
 	ip     string
+	zone   string
 	rate   float64 // of its clock
 	offset quorum.Instant
 
@@ -39,6 +41,8 @@ type machine struct {
 	// breaking says that a fault is armed after which the process must stop (R13).
 	breaking bool
 	fell     bool // its process stopped by itself
+	// leaving says that the node is to be taken out of the cluster, out that it was.
+	leaving, out bool
 }
 
 // now is the machine's clock of leases (R37): it runs a little fast or slow.
@@ -126,11 +130,12 @@ func (l *life) isReady() bool {
 	}
 }
 
-// start begins a process life on a machine that is off.
+// start begins a process life on a machine that is off, and returns the one that runs:
+// nil once the node was taken out of the cluster.
 func (m *machine) start() *life {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.life != nil {
+	if m.life != nil || m.out {
 		return m.life
 	}
 	m.lives++
@@ -140,7 +145,7 @@ func (m *machine) start() *life {
 	port, listener := m.w.net.port(m.id)
 	l.port = port
 	cfg := node.Config{
-		ID: m.id, Listen: string(m.id) + ":7400", Advertise: string(m.id) + ":7400",
+		ID: m.id, Zone: m.zone, Listen: string(m.id) + ":7400", Advertise: string(m.id) + ":7400",
 		PeerListen: string(m.id) + ":7401", PeerAdvertise: string(m.id) + ":7401",
 		GossipListen: m.ip + ":7402", Join: m.join, BootstrapExpect: m.expect,
 		Insecure: true, IdleAfter: m.w.plan.idleAfter, RepairAfter: m.w.plan.repairAfter,
@@ -277,6 +282,7 @@ type world struct {
 	net   *network
 	began time.Time
 	wg    sync.WaitGroup // processes and sessions
+	leave sync.WaitGroup // nodes that are taken out of the cluster
 	names []facetSpec
 
 	mu       sync.Mutex
@@ -317,16 +323,25 @@ func (w *world) add(expect int, join []string) *machine {
 		disk: disk.NewMem(), log: consensus.NewMemory(),
 	}
 	m.ident = node.NewIdentity(m.id)
+	if w.plan.zones > 0 {
+		m.zone = string(rune('a' + i%w.plan.zones))
+	}
 	w.machines = append(w.machines, m)
 	w.mu.Unlock()
 	w.net.add(m.id, m.ip)
 	return m
 }
 
+// all gives the machines of the cluster, without those that were taken out.
 func (w *world) all() []*machine {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]*machine(nil), w.machines...)
+	list := slices.Clone(w.machines)
+	w.mu.Unlock() // who holds a machine's lock tells the world things
+	return slices.DeleteFunc(list, func(m *machine) bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.out
+	})
 }
 
 func (w *world) machine(id cluster.NodeID) *machine {

@@ -14,6 +14,7 @@ type plan struct {
 	seed        uint64
 	nodes       int // that begin the cluster
 	grow        int // nodes that come later
+	zones       int // the nodes are spread over; 0: no node tells one
 	sessions    int
 	facets      int // that stay
 	fleeting    int // that are deleted and made again
@@ -37,8 +38,8 @@ func (p plan) String() string {
 	for _, f := range p.faults {
 		names += " " + f.name
 	}
-	return fmt.Sprintf("seed %d: %d nodes, %d more later, %d sessions, %d facets, %d fleeting, %v of faults:%s",
-		p.seed, p.nodes, p.grow, p.sessions, p.facets, p.fleeting, p.length, names)
+	return fmt.Sprintf("seed %d: %d nodes, %d more later, %d zones, %d sessions, %d facets, %d fleeting, %v of faults:%s",
+		p.seed, p.nodes, p.grow, p.zones, p.sessions, p.facets, p.fleeting, p.length, names)
 }
 
 func (p plan) specs() (out []facetSpec) {
@@ -68,6 +69,12 @@ func draw(seed uint64) plan {
 		p.grow = 1
 	case 2:
 		p.grow = 2
+	case 3:
+		// More nodes than copies, some of which vote and some do not.
+		p.nodes, p.facets = 5+2*r.IntN(2), p.facets+4
+	}
+	if p.nodes > 1 && r.IntN(2) == 0 {
+		p.zones = 3
 	}
 	// Few kinds of fault at a time: each gets far, and pairs meet.
 	perm := r.Perm(len(faults))
