@@ -51,6 +51,11 @@ func (s svc) Metrics(w io.Writer) error {
 		one("facetd_facets_woken_total", "counter", "Idle facets opened because a copy was behind.", st.Woken)
 		one("facetd_facets_endangered", "gauge", "Facets this node owns that have fewer sound copies than a majority of their members, as last seen.", st.Endangered)
 	}
+	trusted := 0
+	if s.n.holder.Trusted() {
+		trusted = 1
+	}
+	one("facetd_clocks_trusted", "gauge", "1 while the clocks of this machine agree with one another and with the placement leader's, 0 while reads need a quorum because they do not.", trusted)
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))

@@ -303,8 +303,20 @@ func (p *proposals) Activate(ctx context.Context, row owner.Row) error {
 
 // Bind implements owner.Placement.
 func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Row, unserved bool) error {
-	_, err := p.do(ctx, placement.Bind{Name: name, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
-	return err
+	res, err := p.propose(ctx, placement.Bind{Name: name, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, applyWait)
+		defer cancel()
+		err = p.table.WaitApplied(ctx, res.Index)
+	}
+	var refused *placement.Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused), errors.Is(err, consensus.ErrFull):
+		return placementError(err)
+	}
+	return facet.Errorf(facet.CodeUnknownOutcome, "whether %s leads to its new content now is not known: %v", name, err)
 }
 
 // Delete implements owner.Placement.

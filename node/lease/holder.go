@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/node/peer"
 )
@@ -60,6 +61,7 @@ type Holder struct {
 	stalled  bool // Pause
 	stopped  bool // Stop
 	distrust bool // the watchdog's word
+	echoes   echoes
 }
 
 // NewHolder makes a Holder and begins to renew.
@@ -83,7 +85,8 @@ func NewHolder(opts HolderOptions) (*Holder, error) {
 		opts.Logger = slog.Default()
 	}
 	h := &Holder{opts: opts, log: opts.Logger, wake: make(chan struct{}, 1),
-		lease: quorum.NewLease(opts.TTL, opts.Every), dog: watchdog{margin: quorum.Margin(opts.TTL)}}
+		lease: quorum.NewLease(opts.TTL, opts.Every), dog: watchdog{margin: quorum.Margin(opts.TTL)},
+		echoes: echoes{margin: quorum.Margin(opts.TTL)}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.wg.Go(h.run)
 	return h, nil
@@ -107,13 +110,15 @@ func (h *Holder) Valid() bool {
 	return d > 0 && h.opts.Clock() < d
 }
 
-// Trusted is false while the watchdog does not trust the clocks of this machine
-// (R41): reads need a quorum then.
+// Trusted is false while the clocks of this machine do not agree, or its clock and
+// that of the granter (R41): reads need a quorum then.
 func (h *Holder) Trusted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.distrust
+	return h.trusted()
 }
+
+func (h *Holder) trusted() bool { return !h.distrust && !h.echoes.bad }
 
 // Wake tells that Told went up or that Needed may have become true. It is cheap
 // when nobody waits for that.
@@ -164,7 +169,7 @@ func (h *Holder) publish() {
 		h.lease.Unpause()
 	}
 	d := h.lease.Deadline()
-	if h.stopped || h.distrust {
+	if h.stopped || !h.trusted() {
 		d = 0
 	}
 	h.deadline.Store(int64(d))
@@ -246,6 +251,7 @@ func (h *Holder) answered(stamp quorum.Instant, g peer.Grant, err error) {
 		h.lease.Granted(stamp, now, g.TTL)
 		h.wanted.Store(0)
 		h.retryAt = 0
+		h.echo(exchange{sent: stamp, back: now, got: quorum.Instant(g.Got), answered: quorum.Instant(g.Answered)}, g.Granter)
 		h.publish()
 	case errors.Is(err, peer.ErrRefused) && g.Apply > 0:
 		h.wanted.Store(g.Apply) // the step that follows looks whether it is so already
@@ -281,4 +287,22 @@ func (h *Holder) watch(now quorum.Instant) {
 		return
 	}
 	h.publish()
+}
+
+// echo compares the clock here with that of the granter. A node that grants itself its
+// lease has nobody to compare with, and what it found before stays. Mu is held.
+func (h *Holder) echo(x exchange, granter cluster.BootID) {
+	if granter.IsZero() {
+		return
+	}
+	switch h.echoes.take(granter, x) {
+	case tripped:
+		h.lease.Stop(x.back)
+		h.log.Error("the clock of this machine and that of the node that leads placement do not run alike: reads here need a majority of the replicas until they do. "+
+			"Other nodes say so too: the clock of the leader is off. Only this one does: its own. Look at the time service of that machine",
+			"boot", int64(x.back), "leader", int64(x.answered))
+	case cleared:
+		h.lease.Stop(x.back) // what was granted while they differed is void
+		h.log.Info("the clock of this machine and that of the node that leads placement run alike again: lease reads go on")
+	}
 }

@@ -1,6 +1,10 @@
 package lease
 
-import "time"
+import (
+	"time"
+
+	"github.com/facetd/facetd/facet/quorum"
+)
 
 // Every bound of the package, with its reason.
 const (
@@ -55,6 +59,15 @@ const (
 	watchWindow = 10 * time.Second
 	watchApart  = 100 // one part in
 	watchEvery  = time.Second
+
+	// echoSlots of echoSlot are how far back a clock is compared with the granter's: the
+	// tightest exchange of each. Three windows, so that clocks can be found to agree
+	// over a network that takes up to 150 ms there and back. maxEcho bounds what a clock
+	// may show: 146 years, and differences of differences fit.
+	echoSlot  = time.Second
+	echoSlots = 32
+	echoKept  = quorum.Instant(echoSlots * echoSlot)
+	maxEcho   = quorum.Instant(1) << 62
 
 	// readTries and readWithin: three clocks cannot be read at once. A reading that
 	// took longer, because something came between, is taken again.

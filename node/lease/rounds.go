@@ -28,6 +28,7 @@ type rounds struct {
 
 type renewal struct {
 	stamp quorum.Instant
+	got   quorum.Instant // by the clock here
 	reply func(peer.Grant, error)
 }
 
@@ -94,6 +95,7 @@ func (g *Grants) Renew(ctx context.Context, boot cluster.BootID, r peer.RenewReq
 }
 
 func (g *Grants) renew(from cluster.NodeID, boot cluster.BootID, r peer.RenewRequest, reply func(peer.Grant, error)) error {
+	got := g.opts.Clock()
 	// A process life that another one has replaced gets no lease again: whatever
 	// was judged about its last one stays true (R3, R38).
 	if n, ok := g.opts.Table.Node(from); !ok || n.Boot != boot {
@@ -107,7 +109,7 @@ func (g *Grants) renew(from cluster.NodeID, boot cluster.BootID, r peer.RenewReq
 		}
 		return peerError(g.notLeader())
 	}
-	id, x := quorum.BootID(boot), renewal{quorum.Instant(r.Stamp), reply}
+	id, x := quorum.BootID(boot), renewal{quorum.Instant(r.Stamp), got, reply}
 	err := g.granter.Renew(quorum.Renewal{Boot: id, Applied: r.Applied, Stamp: x.stamp})
 	if err != nil {
 		return fmt.Errorf("%w: %w", peer.ErrBusy, err)
@@ -196,6 +198,9 @@ func (g *Grants) endRounds(ended []roundEnd, drained uint64) {
 				r.answer(x, grant, peer.ErrRefused)
 				continue
 			}
+			// The echo of this clock (R41): that the answer leaves a little later only
+			// makes the network look slower.
+			grant.Got, grant.Answered = time.Duration(x.got), time.Duration(now)
 			r.answer(x, grant, nil)
 			g.nodes.granted(cluster.BootID(a.Boot), now)
 		}

@@ -122,7 +122,13 @@ func (w *world) reach() *Grants {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, mem: consensus.NewMemory(), clock: bubbleClock()}
+	return newWorldBy(t, bubbleClock())
+}
+
+// newWorldBy is a world whose leader has the given clock.
+func newWorldBy(t testing.TB, clock Clock) *world {
+	t.Helper()
+	w := &world{t: t, mem: consensus.NewMemory(), clock: clock}
 	w.start()
 	return w
 }

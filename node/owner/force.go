@@ -298,8 +298,10 @@ func (m *Manager) succeed(ctx context.Context, old, row *Row, at facet.Position)
 		}
 		bind, cancel := context.WithTimeout(ctx, succeedTimeout)
 		defer cancel()
-		if err := m.opts.Placement.Bind(bind, old.Name, now, *row, true); err != nil {
-			// Nobody knows whether it takes effect yet, so the new facet is left alone.
+		if err := m.bind(bind, old.Name, now, *row, true); err != nil {
+			if !errors.Is(err, facet.ErrUnknownOutcome) {
+				m.discard(ctx, *row)
+			}
 			return fmt.Errorf("lead the name to the recovered facet (the lease of the node that owned it last may still be valid; if that node lives, stop it): %w", err)
 		}
 		m.fenceMembers(ctx, &now)

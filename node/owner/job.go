@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -261,33 +262,60 @@ func (m *Manager) Import(ctx context.Context, name facet.Name, path string, n ui
 		err = m.activateDetached(&row)
 	}
 	if err != nil {
-		m.forget(ctx, row)
+		m.discard(ctx, row)
 		return fmt.Errorf("import %s: %w", name, err)
 	}
+	// Either the job leads the name there, or it never will and the new facet can go: the
+	// job may begin when its caller has given up.
+	var decided atomic.Bool
 	err = m.do(ctx, name, job{closed: true, fenced: replace}, func(*session) error {
+		if !decided.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
 		old, ok := m.opts.Placement.Lookup(name)
+		err := error(nil)
 		switch {
 		case ok && !replace:
-			return ExistsError(name)
+			err = ExistsError(name)
 		case ok && !old.served():
-			return NotOwner(&old) // who took it may still acknowledge something (R47)
+			err = NotOwner(&old) // who took it may still acknowledge something (R47)
+		default:
+			err = m.bind(ctx, name, old, row, false)
 		}
-		if err := m.opts.Placement.Bind(ctx, name, old, row, false); err != nil {
-			return err
-		}
-		if ok {
+		switch {
+		case err == nil && ok:
 			m.forget(ctx, old)
+		case err != nil && !errors.Is(err, facet.ErrUnknownOutcome):
+			m.discard(ctx, row)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		if now, ok := m.opts.Placement.Lookup(name); !ok || now.Incarnation != row.Incarnation {
-			m.forget(ctx, row)
+		if decided.CompareAndSwap(false, true) {
+			m.discard(ctx, row)
 		}
 		return fmt.Errorf("import %s: %w", name, err)
 	}
 	m.created.Add(1)
 	_, err = m.Ensure(ctx, name)
+	return err
+}
+
+// bind leads the name to row instead of to old. When nobody says what became of that
+// the table is asked, also when the caller has gone. What is unknown still, stays so,
+// and nothing may be deleted then: the old facet may be retired by it, and the new one
+// all there is. One that never gets its name is deleted by the placement leader.
+func (m *Manager) bind(ctx context.Context, name facet.Name, old, row Row, unserved bool) error {
+	err := m.opts.Placement.Bind(ctx, name, old, row, unserved)
+	if !errors.Is(err, facet.ErrUnknownOutcome) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmTimeout)
+	defer cancel()
+	// That it leads elsewhere says nothing: the entry may be behind this one.
+	if now, ok, cerr := m.opts.Placement.Confirm(ctx, name); cerr == nil && ok && now.Incarnation == row.Incarnation {
+		return nil
+	}
 	return err
 }
 

@@ -51,7 +51,8 @@ const (
 	// commits. Its desk does nothing else meanwhile.
 	settleTimeout = 5 * time.Second
 
-	// confirmTimeout bounds asking whether a facet exists.
+	// confirmTimeout bounds asking whether a facet exists, and what became of a BIND that
+	// was not answered: a few elections.
 	confirmTimeout = 5 * time.Second
 
 	// askTimeout bounds one PREPARE or CHECK; the core asks again four times as often.

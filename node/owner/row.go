@@ -106,7 +106,8 @@ type Placement interface {
 	// Bind leads the name to row instead of to old, if it still leads to old (rule
 	// R49). A zero old wants the name to be free. Unserved says that this process never
 	// served old in its epoch, and wants that nobody did: then the lease of old's last
-	// holder is waited out (rule R25).
+	// holder is waited out (rule R25). After an error of CodeUnknownOutcome it may take
+	// effect yet, or have done so; after any other it does not.
 	Bind(ctx context.Context, name facet.Name, old, row Row, unserved bool) error
 	// Delete raises the epoch without an owner, if it is row's still (rule R47), and
 	// says that this process serves the facet no more. A facet that is being deleted

@@ -59,9 +59,11 @@ type resident struct {
 
 	// Guarded by town.mu.
 	applied int
-	deaf    bool      // hears nothing of the placement log and is granted nothing
-	until   time.Time // end of the lease of a deaf one
-	hook    func()    // called by the next Lookup, once
+	deaf    bool                                               // hears nothing of the placement log and is granted nothing
+	until   time.Time                                          // end of the lease of a deaf one
+	hook    func()                                             // called by the next Lookup, once
+	binding func(ctx context.Context, bind func() error) error // stands before every BIND
+	unsure  bool                                               // nothing can be confirmed
 }
 
 // ears passes on what peers answer, once there is a manager.
@@ -356,6 +358,12 @@ func (r *resident) ByIncarnation(id facet.Incarnation) (Row, bool) {
 }
 
 func (r *resident) Confirm(_ context.Context, n facet.Name) (Row, bool, error) {
+	r.town.mu.Lock()
+	unsure := r.unsure
+	r.town.mu.Unlock()
+	if unsure {
+		return Row{}, false, facet.Errorf(facet.CodeUnavailable, "the placement table cannot be reached")
+	}
 	if _, err := r.propose(placement.Renew{}); err != nil {
 		return Row{}, false, err
 	}
@@ -470,8 +478,17 @@ func (r *resident) Bind(ctx context.Context, n facet.Name, old, row Row, unserve
 			return err
 		}
 	}
-	_, err := r.propose(placement.Bind{Name: n, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
-	return err
+	bind := func() error {
+		_, err := r.propose(placement.Bind{Name: n, Old: old.Incarnation, OldEpoch: old.Epoch, New: row.Incarnation, Unserved: unserved})
+		return err
+	}
+	r.town.mu.Lock()
+	binding := r.binding
+	r.town.mu.Unlock()
+	if binding != nil {
+		return binding(ctx, bind)
+	}
+	return bind()
 }
 
 func (r *resident) Delete(_ context.Context, row Row) error {

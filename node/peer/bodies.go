@@ -156,7 +156,9 @@ func appendGrant(dst []byte, g *Grant, err error) []byte {
 	dst = appendOutcome(dst, err)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(g.Stamp))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(g.TTL))
-	return binary.BigEndian.AppendUint64(dst, g.Apply)
+	dst = binary.BigEndian.AppendUint64(dst, g.Apply)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(g.Got))
+	return binary.BigEndian.AppendUint64(dst, uint64(g.Answered))
 }
 
 func decodeGrant(body []byte) (g Grant, answer, err error) {
@@ -169,6 +171,8 @@ func decodeGrant(body []byte) (g Grant, answer, err error) {
 	}
 	g.TTL = time.Duration(ttl)
 	g.Apply = d.u64("index")
+	g.Got = time.Duration(d.u64("clock at receipt"))
+	g.Answered = time.Duration(d.u64("clock at answer"))
 	return g, answer, d.end("grant")
 }
 

@@ -113,7 +113,7 @@ func TestGoldenFrames(t *testing.T) {
 		{"check", body(typeCheck, 0, 4, appendSessions(nil, sessions))},
 		{"checked", body(typeChecked, 0, 4, []byte{1, 0})},
 		{"renew", body(typeRenew, 0, 5, appendRenew(nil, &RenewRequest{1234, 5 * time.Second}))},
-		{"grant", body(typeGrant, 0, 5, appendGrant(nil, &Grant{Stamp: 5 * time.Second, TTL: 1500 * time.Millisecond}, nil))},
+		{"grant", body(typeGrant, 0, 5, appendGrant(nil, &Grant{Stamp: 5 * time.Second, TTL: 1500 * time.Millisecond, Got: time.Hour, Answered: time.Hour + 50*time.Millisecond}, nil))},
 		{"grant_refused", body(typeGrant, 0, 5, appendGrant(nil, &Grant{Stamp: 5 * time.Second, Apply: 1240}, ErrRefused))},
 		{"propose", body(typePropose, 0, 6, appendCommands(nil, [][]byte{[]byte("one"), []byte("second")}))},
 		{"result", body(typeResult, 0, 6, appendResult(appendResult(nil, 1, nil, &NotLeaderError{"n3"}), 0, []byte("done"), nil))},
@@ -432,7 +432,7 @@ func FuzzBodies(f *testing.F) {
 	f.Add(uint8(5), appendOffer(nil, &SnapshotOffer{idA, 8, pos, 300}))
 	f.Add(uint8(6), appendPromise(nil, 0, samplePromise(), nil))
 	f.Add(uint8(7), appendEntry(nil, entry(idA, 7, 41, 3)))
-	f.Add(uint8(8), appendGrant(nil, &Grant{Stamp: 1, TTL: 2, Apply: 3}, ErrRefused))
+	f.Add(uint8(8), appendGrant(nil, &Grant{Stamp: 1, TTL: 2, Apply: 3, Got: 4, Answered: 5}, ErrRefused))
 	f.Add(uint8(9), appendResult(nil, 0, []byte("done"), nil))
 	f.Add(uint8(10), append([]byte{0, 0, 0, 1}, make([]byte, facet.PageSize)...))
 	f.Add(uint8(11), append(appendOutcome(nil, replica.ErrUnknown), 0, 0, 0, 15))

@@ -75,7 +75,8 @@
 //	39 CHECKED acceptor  call  for each: 1 for yes, 0 for no
 //	40 RENEW   dialler   call  8 placement index applied, 8 stamp
 //	41 GRANT   acceptor  call  outcome, 8 stamp, 8 TTL in nanoseconds, 8 placement
-//	                           index to apply first
+//	                           index to apply first, 8 clock of the granter when
+//	                           RENEW was received, 8 when it was answered
 //	42 PROPOSE dialler   call  1 to 512 commands: uvarint length, bytes
 //	43 RESULT  acceptor  call  items, in any order and number of frames: 2 number of
 //	                           the command, outcome; if it is 0: uvarint length, bytes

@@ -331,6 +331,7 @@ func (l *link) renew(ctx context.Context, r *RenewRequest) (g Grant, err error) 
 	if err != nil {
 		return Grant{}, err
 	}
+	g.Granter = l.remote.Boot
 	return g, answer
 }
 

@@ -125,6 +125,13 @@ type Grant struct {
 	// Apply is the placement index to be applied before the lease is granted; set
 	// with ErrRefused.
 	Apply uint64
+	// Got and Answered are when the renewal was received and answered by the clock of
+	// the granter, which the holder compares with its own (rule R41). Zero if it was
+	// not granted.
+	Got, Answered time.Duration
+	// Granter is the process life that was asked. It is not sent: the connection knows.
+	// Zero is this process.
+	Granter cluster.BootID
 }
 
 // ProposeResult is the answer to one forwarded command: its result, or

@@ -199,7 +199,7 @@ func TestCalls(t *testing.T) {
 					reply(Grant{Stamp: r.Stamp, Apply: 10}, ErrRefused)
 					return
 				}
-				reply(Grant{Stamp: r.Stamp, TTL: 1500 * time.Millisecond}, nil)
+				reply(Grant{Stamp: r.Stamp, TTL: 1500 * time.Millisecond, Got: time.Hour, Answered: time.Hour + 1}, nil)
 			},
 			proposeFn: func(from *Caller, cmds [][]byte, reply func(int, []byte, error)) {
 				for i := range slices.Backward(cmds) {
@@ -265,7 +265,7 @@ func TestCalls(t *testing.T) {
 		copies[0].From.Node != "n2" || !errors.Is(copies[1].Err, replica.ErrUnknown) {
 		t.Errorf("inspect: %+v", copies)
 	}
-	if g, err := p.Renew(ctx, RenewRequest{Applied: 12, Stamp: 99}); err != nil || g != (Grant{Stamp: 99, TTL: 1500 * time.Millisecond}) {
+	if g, err := p.Renew(ctx, RenewRequest{Applied: 12, Stamp: 99}); err != nil || g != (Grant{Stamp: 99, TTL: 1500 * time.Millisecond, Got: time.Hour, Answered: time.Hour + 1, Granter: bootOf('2')}) {
 		t.Errorf("renew: %+v, %v", g, err)
 	}
 	if g, err := p.Renew(ctx, RenewRequest{Applied: 9, Stamp: 98}); !errors.Is(err, ErrRefused) || g.Apply != 10 || g.Stamp != 98 {

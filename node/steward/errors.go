@@ -42,7 +42,7 @@ var (
 
 // Why an operation was cancelled.
 var (
-	errCancelled  = errors.New("cancelled")
+	errCancelled  = errors.New("canceled; what was moved stays where it is")
 	errSuperseded = errors.New("the state of the node was changed")
 	errRequested  = errors.New("a repair was asked for")
 )

@@ -299,6 +299,11 @@ func (s *Steward) Cancel(ctx context.Context, id string) error {
 		if err := t.setNode(ctx, op.Node, placement.NodeActive); err != nil {
 			return fmt.Errorf("cancel %s of %s: %w", op.Kind, op.Node, err)
 		}
+		t.edit(found, func(o *Operation) {
+			if o.Status == Cancelled {
+				o.Message = fmt.Sprintf("canceled; node %s is active again, what was moved stays where it is", op.Node)
+			}
+		})
 	}
 	return nil
 }

@@ -156,6 +156,10 @@ func TestRefusals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.eventually("the drain says what it waits for", time.Minute, func() bool {
+			m := s.List()[0].Message
+			return strings.HasPrefix(m, "1 left, tried again in ") && strings.Contains(m, "a transaction is open") && strings.Contains(m, stubborn.String())
+		})
 		o = w.ends(s, o.ID, time.Minute)
 		if o.Status != Failed || o.Done != 29 || o.Failed != 1 || o.Total != 30 ||
 			!strings.Contains(o.Message, "a transaction is open") || !strings.Contains(o.Message, stubborn.String()) {
@@ -188,7 +192,7 @@ func TestCancel(t *testing.T) {
 		if err := s.Cancel(t.Context(), o.ID); err != nil {
 			t.Fatal(err)
 		}
-		if o = w.ends(s, o.ID, time.Second); o.Status != Cancelled || o.Done == 0 || o.Done >= o.Total {
+		if o = w.ends(s, o.ID, time.Second); o.Status != Cancelled || o.Done == 0 || o.Done >= o.Total || !strings.Contains(o.Message, "node n1 is active again") {
 			t.Errorf("%+v", o)
 		}
 		if n, _ := w.table.Node("n1"); n.State != placement.NodeActive {

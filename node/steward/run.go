@@ -161,6 +161,9 @@ func (t *term) stage(ctx context.Context, o *operation, st stage) error {
 		}
 		t.edit(o, func(op *Operation) { op.Total = max(op.Total, op.Done+op.Failed+len(todo)) })
 		if again { // only what failed before: give the cause some time to go
+			t.edit(o, func(op *Operation) {
+				op.Message = fmt.Sprintf("%d left, tried again in %v; %s", len(todo), pause, w.trouble())
+			})
 			if !sleep(ctx, pause) {
 				return ctx.Err()
 			}
@@ -183,6 +186,14 @@ type workers struct {
 
 	mu       sync.Mutex
 	attempts map[facet.Incarnation]int // guarded by mu while workers run; failed attempts
+	last     string                    // guarded by mu; the failure of the latest of them
+}
+
+// trouble is what the last facet that could not be moved waits for.
+func (w *workers) trouble() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
 }
 
 func (w *workers) all(ctx context.Context, todo []facet.Incarnation) error {
@@ -215,12 +226,17 @@ func (w *workers) count(ctx context.Context, id facet.Incarnation, err error) {
 	if ctx.Err() != nil {
 		return // it did not fail, it was not waited for
 	}
+	why := fmt.Sprintf("facet %v: %v", id, err)
+	if f, ok := w.t.s.cfg.Table.ByIncarnation(id); ok && f.Bound {
+		why = fmt.Sprintf("facet %v (%v): %v", f.Name, id, err)
+	}
 	w.mu.Lock()
 	w.attempts[id]++
 	last := w.attempts[id] >= maxAttempts
+	w.last = why
 	w.mu.Unlock()
 	w.t.edit(w.o, func(op *Operation) {
-		op.Message = fmt.Sprintf("facet %v: %v", id, err)
+		op.Message = why
 		if last {
 			op.Failed++
 		}
