@@ -99,18 +99,17 @@ func (x *Result) loop() string {
 // costs are the figures of Resources as people read them, with the heads of their
 // columns.
 var costs = []struct {
-	head, unit string
-	of         func(*Resources) (v float64, known bool)
+	head string
+	of   func(*Resources) (v float64, known bool)
 }{
-	{"CPU load", "ms", func(r *Resources) (float64, bool) { return times1000(r.ClientCPU) }},
-	{"CPU nodes", "ms", func(r *Resources) (float64, bool) { return times1000(r.NodesCPU) }},
-	{"disk", "B", func(r *Resources) (float64, bool) { return figure(r.Disk) }},
-	{"log", "B", func(r *Resources) (float64, bool) { return figure(r.Log) }},
-	{"nodes", "B", func(r *Resources) (float64, bool) { return figure(r.Peers) }},
-	{"sent", "B", func(r *Resources) (float64, bool) { return figure(r.Sent) }},
-	{"received", "B", func(r *Resources) (float64, bool) { return figure(r.Received) }},
-	{"resident", "MiB", func(r *Resources) (float64, bool) { return mebis(r.Resident) }},
-	{"open", "", func(r *Resources) (float64, bool) { return whole(r.Active) }},
+	{"CPU load", func(r *Resources) (float64, bool) { return times1000(r.ClientCPU) }},
+	{"CPU nodes", func(r *Resources) (float64, bool) { return times1000(r.NodesCPU) }},
+	{"log", func(r *Resources) (float64, bool) { return figure(r.Log) }},
+	{"nodes", func(r *Resources) (float64, bool) { return figure(r.Peers) }},
+	{"sent", func(r *Resources) (float64, bool) { return figure(r.Sent) }},
+	{"received", func(r *Resources) (float64, bool) { return figure(r.Received) }},
+	{"resident", func(r *Resources) (float64, bool) { return mebis(r.Resident) }},
+	{"open", func(r *Resources) (float64, bool) { return whole(r.Active) }},
 }
 
 func figure(v *float64) (float64, bool) {
@@ -150,7 +149,7 @@ func cost(v float64, known bool) string {
 
 // CostsNote says what the figures of resources count.
 const CostsNote = "processor time in ms for 1,000 operations, of the load and of all nodes; bytes for each operation: " +
-	"written to disk by all nodes, of that into commit logs, sent from node to node, sent and received by the load; " +
+	"written into the commit logs of all nodes, sent from node to node, sent and received by the load; " +
 	"then MiB resident in all nodes and facets open"
 
 func (r *Report) resourcesText(b *strings.Builder) {
