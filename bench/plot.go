@@ -9,7 +9,7 @@ import (
 // The size of a plot in user units, and of the margins around its area.
 const (
 	plotWidth, plotHeight = 460, 240
-	plotLeft, plotRight   = 58, 10
+	plotLeft, plotRight   = 58, 30
 	plotTop, plotBottom   = 10, 34
 )
 
@@ -97,6 +97,9 @@ func newPlot(title, x, y string) *plot {
 func (p *plot) draw(curves []curve, x, y axis) *plot {
 	for _, c := range curves {
 		var b strings.Builder
+		if len(c.x) == 1 { // a line from a point to itself is a dot
+			fmt.Fprintf(&b, "%g,%g ", x.at(c.x[0]), y.at(c.y[0]))
+		}
 		for i := range c.x {
 			fmt.Fprintf(&b, "%g,%g ", x.at(c.x[i]), y.at(c.y[i]))
 		}
