@@ -23,7 +23,7 @@ type curve struct {
 // plot is a drawing of curves over two axes, ready for the template.
 type plot struct {
 	Title          string
-	XName, YName   string
+	XName          string
 	XTicks, YTicks []tick
 	Curves         []drawn
 	Width, Height  int
@@ -59,7 +59,7 @@ func linear(high, from, to float64, label func(float64) string) (axis, []tick) {
 		high = 1
 	}
 	step := math.Pow(10, math.Floor(math.Log10(high)))
-	for _, f := range []float64{0.1, 0.2, 0.5, 1} {
+	for _, f := range []float64{0.1, 0.2, 0.5, 1, 2} {
 		if high/(step*f) <= 6 {
 			step *= f
 			break
@@ -89,8 +89,8 @@ func decades(low, high, from, to float64, label func(float64) string) (axis, []t
 	return a, ticks
 }
 
-func newPlot(title, x, y string) *plot {
-	return &plot{Title: title, XName: x, YName: y, Width: plotWidth, Height: plotHeight,
+func newPlot(title, x string) *plot {
+	return &plot{Title: title, XName: x, Width: plotWidth, Height: plotHeight,
 		X0: plotLeft, X1: plotWidth - plotRight, Y0: plotHeight - plotBottom, Y1: plotTop}
 }
 
@@ -149,7 +149,7 @@ func throughput(curves []curve) *plot {
 	if !ok {
 		return nil
 	}
-	p := newPlot("throughput over time", "seconds measured", "ops/s")
+	p := newPlot("operations a second over time", "seconds measured")
 	x, xt := linear(tmax, p.X0, p.X1, plainLabel)
 	y, yt := linear(vmax, p.Y0, p.Y1, plainLabel)
 	p.XTicks, p.YTicks = xt, yt
@@ -163,7 +163,7 @@ func overTime(curves []curve) *plot {
 	if !ok {
 		return nil
 	}
-	p := newPlot("latency over time: p50, p99 broken", "seconds measured", "latency")
+	p := newPlot("latency over time: p50, p99 broken", "seconds measured")
 	x, xt := linear(tmax, p.X0, p.X1, plainLabel)
 	y, yt := decades(low, high, p.Y0, p.Y1, timeLabel)
 	p.XTicks, p.YTicks = xt, yt
@@ -179,7 +179,7 @@ func byPercentile(curves []curve) *plot {
 	if !ok {
 		return nil
 	}
-	p := newPlot("latency by percentile", "percentile", "latency")
+	p := newPlot("latency by percentile", "percentile")
 	x, xt := decades(1, nines, p.X0, p.X1, func(v float64) string { return fmt.Sprintf("p%g", math.Round(1e5*(100-100/v))/1e5) })
 	y, yt := decades(low, high, p.Y0, p.Y1, timeLabel)
 	p.XTicks, p.YTicks = xt, yt

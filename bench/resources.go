@@ -2,10 +2,12 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -67,7 +69,7 @@ func (u *usage) since(b *usage) (s spent) {
 	}
 	switch {
 	case u.err != nil || b.err != nil:
-		s.unknown = firstError(b.err, u.err).Error()
+		s.unknown = cmp.Or(b.err, u.err).Error()
 		return s
 	case len(u.nodes) != len(b.nodes):
 		s.unknown = "nodes came or went meanwhile"
@@ -92,15 +94,6 @@ func (u *usage) since(b *usage) (s spent) {
 		s.nodes[name] = sum
 	}
 	return s
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // add adds another round. Unknown and known is unknown.
@@ -178,7 +171,7 @@ func parseMetrics(body io.Reader) (map[string]float64, error) {
 	lines := bufio.NewScanner(body)
 	for lines.Scan() {
 		name, value, ok := strings.Cut(lines.Text(), " ")
-		if !ok || !wanted(name) {
+		if !ok || !slices.Contains(nodeMetrics, name) {
 			continue
 		}
 		v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
@@ -188,15 +181,6 @@ func parseMetrics(body io.Reader) (map[string]float64, error) {
 		m[name] = v
 	}
 	return m, lines.Err()
-}
-
-func wanted(name string) bool {
-	for _, n := range nodeMetrics {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // traffic counts what the SDK sends and receives: one addition for each system call.
