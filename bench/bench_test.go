@@ -36,6 +36,18 @@ func sampleReport() Report {
 		Idle: &Idle{Facets: 100_000, EmptyBytes: 30 << 20, PeakBytes: 400 << 20, HibernateBytes: 80 << 20, RestartBytes: 70 << 20,
 			PerFacet: 524.3, Hibernated: 12.5, EmptyStart: 0.2, Start: 1.25},
 	}
+	known := func(v float64) *float64 { return &v }
+	bytes, open := int64(90<<20), int64(64)
+	r.Settings.Rate, r.Settings.Queue, r.Settings.Theta, r.Settings.Seed = 5000, 1024, 0.99, 7
+	r.Settings.Command, r.Settings.CPU, r.Settings.Memory = "facetd bench --rate 5000", "A CPU", 8<<30
+	r.Results = append(r.Results, Result{Workload: "counter", OpsPerSecond: 4990, P50: 300, P90: 500, P99: 1500, P999: 21_000, Max: 22_000,
+		Ops: 49_900, Seconds: 10, Callers: 64, Facets: 64, Mode: "open", Rate: 5000, Due: 50_000, Late: 31, Dropped: 100, RowsPerOp: 1,
+		Verified:    &Verified{Acknowledged: 49_900, Unknown: 1, Found: 49_901},
+		Percentiles: []Percentile{{0, 100}, {50, 300}, {99, 1500}, {99.9, 21_000}, {100, 22_000}},
+		Series:      []Point{{At: 0, Seconds: 5, Ops: 25_000, P50: 301, P99: 1400}, {At: 5, Seconds: 5, Ops: 24_900, Errors: 1, P50: 299, P99: 1600}},
+		Resources: &Resources{ClientCPU: known(0.0153), NodesCPU: known(0.125), Log: known(312.5), Sent: known(120), Received: known(40),
+			Resident: &bytes, Active: &open, Unknown: "not every node tells it"}})
+	r.Active = &Active{Facets: 1000, ClosedBytes: 40 << 20, OpenBytes: 80 << 20, PerFacet: 41_940}
 	r.Reference = &Reference{Owner: 41.26, Replica: 40, Fsync: 310.4}
 	r.Reference.finish(587)
 	r.Limits.combine()

@@ -31,14 +31,15 @@ func (r *run) cold(ctx context.Context, w Workload) (*sample, error) {
 	if err := r.touch(ctx); err != nil {
 		return nil, err
 	}
+	random := mrand.New(mrand.NewPCG(r.cfg.Seed, 1))
 	giveUp := time.Now().Add(2*r.cfg.Duration + time.Second)
 	for all.elapsed < r.cfg.Duration && (all.hist.TotalCount() == 0 || time.Now().Before(giveUp)) {
 		r.cfg.say("cold: waiting until all facets hibernate")
 		if err := r.hibernated(ctx, r.prefix, len(r.set.all)); err != nil {
 			return all, err
 		}
-		order := mrand.Perm(len(r.set.all))
-		s, err := drive(ctx, w.Callers, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
+		order := random.Perm(len(r.set.all))
+		s, err := r.measure(ctx, w, all, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
 			return r.readOne(ctx, order[i], rng)
 		})
 		all.merge(s)
@@ -68,8 +69,8 @@ func (r *run) first(ctx context.Context, w Workload) (*sample, error) {
 	if _, err := r.restart(ctx, 0); err != nil {
 		return nil, err
 	}
-	order := mrand.Perm(len(r.set.all))
-	return drive(ctx, w.Callers, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
+	order := mrand.New(mrand.NewPCG(r.cfg.Seed, 1)).Perm(len(r.set.all))
+	return r.measure(ctx, w, nil, &times{total: int64(len(order))}, func(ctx context.Context, _, i int, rng *mrand.Rand) error {
 		return r.readOne(ctx, order[i], rng)
 	})
 }
@@ -143,6 +144,13 @@ func (r *run) openAt(ctx context.Context, api, prefix string, n int) (bool, erro
 }
 
 func (r *run) get(ctx context.Context, target string, into any) error {
+	return r.fetch(ctx, target, func(body io.Reader) error {
+		return json.NewDecoder(io.LimitReader(body, maxListBody)).Decode(into)
+	})
+}
+
+// fetch reads what one node, and no other, answers.
+func (r *run) fetch(ctx context.Context, target string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -162,5 +170,5 @@ func (r *run) get(ctx context.Context, target string, into any) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s", resp.Status)
 	}
-	return json.NewDecoder(io.LimitReader(resp.Body, maxListBody)).Decode(into)
+	return read(resp.Body)
 }

@@ -1,10 +1,12 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +32,20 @@ type Config struct {
 	Rows int
 	// Conns is how many connections the SDK keeps to a node. Default 2, as the SDK's.
 	Conns int
+	// Rate makes the loop an open one: that many calls a second are due, whatever
+	// became of those before, and their latency counts from when they were due. 0 is
+	// a closed loop: every caller calls again when it has its answer. It is for
+	// workloads that run for a time.
+	Rate float64
+	// Queue is how many calls of an open loop may wait for a caller; more are dropped,
+	// and counted. Default 16 for each caller.
+	Queue int
+	// Seed makes every choice of facets and rows the same from run to run. Default 1.
+	Seed uint64
+	// Theta is the skew of workload zipf, between 0 and 1. Default 0.99, as in YCSB.
+	Theta float64
+	// Command is what the report says was typed.
+	Command string
 	// Token is what the SDK shows the node.
 	Token string
 
@@ -92,6 +108,14 @@ const (
 	OpCold   Op = "cold"   // read one row of a facet that hibernates
 	OpFirst  Op = "first"  // read one row of each facet after a restart of the node
 	OpIdle   Op = "idle"   // many facets, created and left alone
+
+	OpMixed   Op = "mixed"   // read or insert one row
+	OpBatch   Op = "batch"   // insert several rows in one transaction, one round trip
+	OpTx      Op = "tx"      // read a row and insert one in an interactive transaction
+	OpScan    Op = "scan"    // read many rows in one query
+	OpLarge   Op = "large"   // write one large value
+	OpCounter Op = "counter" // increment a number, with an idempotency key
+	OpActive  Op = "active"  // facets that are open
 )
 
 // Workload is one kind of load.
@@ -99,8 +123,13 @@ type Workload struct {
 	Name    string
 	Op      Op
 	Callers int // 0: Config.Callers
-	Facets  int // 0: Config.Facets
+	Facets  int // 0: Config.Facets, which is also the most
 	About   string
+
+	Zipf      bool // facets are chosen by Config.Theta, not evenly
+	Reads     int  // OpMixed: of a hundred calls
+	RowsPerOp int  // OpBatch, OpScan
+	Value     int  // OpLarge: size of a value in bytes
 }
 
 // Workloads are all there are, in the order they are best run.
@@ -113,6 +142,14 @@ var Workloads = []Workload{
 	{Name: "write_one", Op: OpOne, Callers: 1, Facets: 1, About: "the same inserts by one caller into one facet: latency alone"},
 	{Name: "cold", Op: OpCold, Callers: 1, About: "reads of facets that hibernate, one after the other"},
 	{Name: "first", Op: OpFirst, About: "first read of every facet after a restart of the node"},
+	{Name: "mixed", Op: OpMixed, Reads: mixedReads, About: "nine point reads to one insert, spread over all facets"},
+	{Name: "zipf", Op: OpWrite, Zipf: true, About: "the inserts of write, but the facets are chosen by a Zipf distribution"},
+	{Name: "batch", Op: OpBatch, RowsPerOp: batchRows, About: "10 inserts in one transaction and one round trip"},
+	{Name: "tx", Op: OpTx, About: "interactive transactions: begin, read a row, insert one, commit"},
+	{Name: "scan", Op: OpScan, Facets: scanFacets, RowsPerOp: scanRows, About: "queries of 1,000 rows, spread over 16 facets"},
+	{Name: "large", Op: OpLarge, Facets: largeFacets, Value: largeValue, About: "writes of 64 KiB values over rows that exist, spread over 64 facets"},
+	{Name: "counter", Op: OpCounter, About: "increments with idempotency keys; the counters must be right in the end"},
+	{Name: "active", Op: OpActive, About: "memory of facets that are open"},
 	{Name: "idle", Op: OpIdle, About: "memory and start-up time with many facets that hibernate"},
 }
 
@@ -125,17 +162,26 @@ func Canonical() []Workload {
 	return ws
 }
 
-// Select finds workloads by name; write-one is write_one.
+// Select finds workloads by name; write-one is write_one, and all is every one but
+// active and idle, which measure memory.
 func Select(names ...string) ([]Workload, error) {
 	var out []Workload
 	for _, name := range names {
+		if name == "all" {
+			for _, w := range Workloads {
+				if w.Op != OpIdle && w.Op != OpActive {
+					out = append(out, w)
+				}
+			}
+			continue
+		}
 		i := slices.IndexFunc(Workloads, func(w Workload) bool { return w.Name == strings.ReplaceAll(name, "-", "_") })
 		if i < 0 {
 			var all []string
 			for _, w := range Workloads {
 				all = append(all, w.Name)
 			}
-			return nil, fmt.Errorf("unknown workload %.40q: there are %s", name, strings.Join(all, ", "))
+			return nil, fmt.Errorf("unknown workload %.40q: there are %s, and all", name, strings.Join(all, ", "))
 		}
 		out = append(out, Workloads[i])
 	}
@@ -153,6 +199,11 @@ func (c *Config) fill() error {
 	def(&c.ValueSize, 256)
 	def(&c.Rows, 100)
 	def(&c.Conns, 2)
+	if c.Rate > 0 {
+		def(&c.Queue, min(16*max(c.Callers, 1), MaxQueue))
+	}
+	c.Seed = cmp.Or(c.Seed, 1)
+	c.Theta = cmp.Or(c.Theta, 0.99)
 	if c.Duration == 0 {
 		c.Duration = 10 * time.Second
 	}
@@ -179,14 +230,23 @@ func (c *Config) fill() error {
 	if c.Duration < time.Millisecond || c.Duration > MaxDuration {
 		errs = append(errs, fmt.Errorf("duration is %v, allowed are 1ms to %v", c.Duration, MaxDuration))
 	}
+	if !(c.Rate >= 0 && c.Rate <= MaxRate) {
+		errs = append(errs, fmt.Errorf("rate is %v, allowed are 0 to %d calls a second", c.Rate, MaxRate))
+	}
+	if !(c.Theta > 0 && c.Theta < 1) {
+		errs = append(errs, fmt.Errorf("theta is %v, allowed is what lies between 0 and 1", c.Theta))
+	}
+	if c.Rate > 0 {
+		in("queue", c.Queue, 1, MaxQueue)
+	}
 	if c.Node == nil {
 		errs = append(errs, errors.New("no node is given"))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Config) open(ctx context.Context) (*client.Client, error) {
-	return client.Open(ctx, c.Node.Endpoints(), client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench"})
+func (c *Config) open(ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*client.Client, error) {
+	return client.Open(ctx, c.Node.Endpoints(), client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench", Dial: dial})
 }
 
 func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, format+"\n", args...) }

@@ -35,7 +35,7 @@ func (r *run) idle(ctx context.Context, w Workload) error {
 		return err
 	}
 	r.cfg.say("idle: making %s facets", count(w.Facets))
-	s, err := drive(ctx, w.Callers, &times{total: int64(w.Facets)}, func(ctx context.Context, _, i int, _ *mrand.Rand) error {
+	s, err := r.measure(ctx, w, nil, &times{total: int64(w.Facets)}, func(ctx context.Context, _, i int, _ *mrand.Rand) error {
 		_, err := set.all[i].Exec(ctx, SchemaSQL)
 		return err
 	})

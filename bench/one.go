@@ -9,7 +9,7 @@ import (
 
 // one measures the latency of writes by themselves and, turn by turn, the yardstick.
 func (r *run) one(ctx context.Context, w Workload) (_ *sample, err error) {
-	do := r.write(w.Facets)
+	do := r.write(w)
 	if r.cfg.Yardstick == nil {
 		return r.steady(ctx, w, do)
 	}
@@ -29,7 +29,7 @@ func (r *run) one(ctx context.Context, w Workload) (_ *sample, err error) {
 		if _, err := drive(ctx, w.Callers, &until{deadline: time.Now().Add(warm)}, do); err != nil {
 			return all, err
 		}
-		s, err := drive(ctx, w.Callers, &until{deadline: time.Now().Add(r.cfg.Duration / oneRounds)}, do)
+		s, err := r.measure(ctx, w, all, &later{make: func() pacer { return &until{deadline: time.Now().Add(r.cfg.Duration / oneRounds)} }}, do)
 		all.merge(s)
 		if err != nil {
 			return all, err

@@ -17,6 +17,7 @@ type Report struct {
 	// Reference is what the results of write_one are compared with.
 	Reference *Reference `json:"reference,omitempty"`
 	Idle      *Idle      `json:"idle,omitempty"`
+	Active    *Active    `json:"active,omitempty"`
 	// Interrupted says that the run was ended early and what is here is a part.
 	Interrupted bool `json:"interrupted,omitempty"`
 }
@@ -39,6 +40,14 @@ type Settings struct {
 	OS        string  `json:"os"`
 	Arch      string  `json:"arch"`
 	CPUs      int     `json:"cpus"`
+
+	Rate    float64 `json:"rate_per_second,omitempty"` // 0: a closed loop
+	Queue   int     `json:"queue,omitempty"`
+	Theta   float64 `json:"theta,omitempty"`
+	Seed    uint64  `json:"seed,omitempty"`
+	Command string  `json:"command,omitempty"`
+	CPU     string  `json:"cpu,omitempty"`
+	Memory  int64   `json:"memory_bytes,omitempty"`
 }
 
 // Result is the outcome of one workload.
@@ -56,7 +65,69 @@ type Result struct {
 	Callers      int     `json:"callers"`
 	Facets       int     `json:"facets"`
 	FirstError   string  `json:"first_error,omitempty"`
+
+	// Mode is "closed", where latency counts from when a caller called, or "open",
+	// where it counts from when the call was due.
+	Mode    string  `json:"mode,omitempty"`
+	Rate    float64 `json:"rate_per_second,omitempty"`
+	Due     int64   `json:"due,omitempty"`     // calls that were due in an open loop
+	Late    int64   `json:"late,omitempty"`    // of them begun more than 1 ms late
+	Dropped int64   `json:"dropped,omitempty"` // of them never begun: the queue was full
+
+	RowsPerOp   int          `json:"rows_per_op,omitempty"`
+	Verified    *Verified    `json:"verified,omitempty"`
+	Percentiles []Percentile `json:"percentiles,omitempty"`
+	Series      []Point      `json:"series,omitempty"`
+	Resources   *Resources   `json:"resources,omitempty"`
 }
+
+// Percentile is one point of the distribution of latencies.
+type Percentile struct {
+	Percent float64 `json:"percent"`
+	Micros  int64   `json:"us"`
+}
+
+// Point is how a workload went in one interval.
+type Point struct {
+	At      float64 `json:"at_seconds"` // its begin, in time measured
+	Seconds float64 `json:"seconds"`
+	Ops     int64   `json:"ops"`
+	Errors  int64   `json:"errors,omitempty"`
+	P50     int64   `json:"p50_us"` // to 2 %
+	P99     int64   `json:"p99_us"`
+}
+
+// Resources are what an operation cost while it was measured. Null is unknown. The
+// nodes' figures are of their whole processes: what they did for others is in them.
+type Resources struct {
+	ClientCPU *float64 `json:"client_cpu_seconds_per_1000_ops"`
+	NodesCPU  *float64 `json:"nodes_cpu_seconds_per_1000_ops"`
+	Log       *float64 `json:"log_bytes_per_op"`  // written into the commit logs of all nodes
+	Peers     *float64 `json:"peer_bytes_per_op"` // sent from node to node
+	Sent      *float64 `json:"client_sent_bytes_per_op"`
+	Received  *float64 `json:"client_received_bytes_per_op"`
+	Resident  *int64   `json:"nodes_resident_bytes"` // afterwards, all nodes together
+	Active    *int64   `json:"facets_active"`        // afterwards, open at some node
+	Unknown   string   `json:"unknown,omitempty"`    // why some are null
+}
+
+// Verified is what the counters of workload counter rose by.
+type Verified struct {
+	Acknowledged int64 `json:"acknowledged"`
+	Unknown      int64 `json:"outcome_unknown"`
+	Found        int64 `json:"found"`
+}
+
+// Active is what open facets cost.
+type Active struct {
+	Facets      int     `json:"facets"`
+	ClosedBytes int64   `json:"closed_resident_bytes"` // restarted, none open
+	OpenBytes   int64   `json:"open_resident_bytes"`
+	PerFacet    float64 `json:"bytes_per_facet"`
+}
+
+// percents are the points of a distribution the report keeps.
+var percents = []float64{0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100}
 
 // Limits are what the machine could do at best, measured in the same run.
 type Limits struct {
@@ -160,6 +231,19 @@ func (s *sample) result(w Workload) Result {
 		at := s.hist.ValueAtPercentile
 		r.P50, r.P90, r.P99, r.P999, r.Max = at(50), at(90), at(99), at(99.9), s.hist.Max()
 	}
+	for _, p := range percents {
+		if r.Ops > 0 {
+			r.Percentiles = append(r.Percentiles, Percentile{p, s.hist.ValueAtPercentile(p)})
+		}
+	}
+	r.Mode, r.RowsPerOp = "closed", w.RowsPerOp
+	if s.due > 0 {
+		r.Mode, r.Rate, r.Due, r.Late, r.Dropped = "open", s.rate, s.due, s.late, s.dropped
+	}
+	if s.series != nil {
+		r.Series = s.series.report()
+	}
+	r.Resources = s.spent.report(r.Ops)
 	if s.firstErr != nil {
 		r.FirstError = s.firstErr.Error()
 	}

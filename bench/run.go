@@ -30,12 +30,13 @@ const Tenant = "bench"
 
 // run is one Run under way.
 type run struct {
-	cfg    Config
-	client *client.Client
-	apis   []string // where the APIs of all nodes listen
-	prefix string   // of the names of this run's facets
-	set    *facets
-	report Report
+	cfg     Config
+	client  *client.Client
+	apis    []string // where the APIs of all nodes listen
+	prefix  string   // of the names of this run's facets
+	set     *facets
+	traffic traffic
+	report  Report
 }
 
 // facets are the facets the load is spread over.
@@ -61,9 +62,11 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 			Seconds: round(cfg.Duration.Seconds()), Nodes: len(cfg.Node.Endpoints()), Target: strings.Join(cfg.Node.Endpoints(), ","),
 			Started: time.Now().UTC().Format(time.RFC3339),
 			Go:      runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0),
+			Rate: cfg.Rate, Queue: cfg.Queue, Theta: cfg.Theta, Seed: cfg.Seed, Command: cfg.Command,
 		},
 		Results: []Result{},
 	}
+	r.report.Settings.CPU, r.report.Settings.Memory = machine()
 	err := r.connect(ctx)
 	if err == nil {
 		err = r.all(ctx)
@@ -79,7 +82,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 }
 
 func (r *run) connect(ctx context.Context) error {
-	c, err := r.cfg.open(ctx)
+	c, err := r.cfg.open(ctx, r.traffic.dial)
 	if err != nil {
 		return err
 	}
@@ -154,6 +157,7 @@ func (r *run) all(ctx context.Context) error {
 		if w.Facets == 0 {
 			w.Facets = r.cfg.Facets
 		}
+		w.Facets = min(w.Facets, r.cfg.Facets)
 		if err := r.workload(ctx, w); err != nil {
 			return fmt.Errorf("workload %s: %w", w.Name, err)
 		}
@@ -171,8 +175,11 @@ func (r *run) all(ctx context.Context) error {
 }
 
 func (r *run) workload(ctx context.Context, w Workload) error {
-	if w.Op == OpIdle {
+	switch w.Op {
+	case OpIdle:
 		return r.idle(ctx, w)
+	case OpActive:
+		return r.active(ctx, w)
 	}
 	if w.Op != OpCreate {
 		if err := r.prepare(ctx); err != nil {
@@ -181,16 +188,29 @@ func (r *run) workload(ctx context.Context, w Workload) error {
 	}
 	r.cfg.say("%s: %s", w.Name, w.About)
 	var s *sample
+	var v *Verified
 	var err error
 	switch w.Op {
 	case OpCreate:
-		s, err = r.create(ctx, w.Callers, r.set)
+		s, err = r.create(ctx, w, r.set)
 	case OpWrite:
-		s, err = r.steady(ctx, w, r.write(w.Facets))
+		s, err = r.steady(ctx, w, r.write(w))
 	case OpOne:
 		s, err = r.one(ctx, w)
 	case OpRead:
-		s, err = r.steady(ctx, w, r.read(w.Facets))
+		s, err = r.steady(ctx, w, r.read(w))
+	case OpMixed:
+		s, err = r.steady(ctx, w, r.mixed(w))
+	case OpBatch:
+		s, err = r.steady(ctx, w, r.batch(w))
+	case OpTx:
+		s, err = r.steady(ctx, w, r.tx(w))
+	case OpScan:
+		s, err = r.made(ctx, w, r.scan)
+	case OpLarge:
+		s, err = r.made(ctx, w, r.large)
+	case OpCounter:
+		s, v, err = r.counted(ctx, w)
 	case OpCold:
 		s, err = r.cold(ctx, w)
 	case OpFirst:
@@ -199,16 +219,41 @@ func (r *run) workload(ctx context.Context, w Workload) error {
 		return fmt.Errorf("unknown operation %q", w.Op)
 	}
 	if s != nil && (err == nil || s.hist.TotalCount()+s.errors > 0) {
-		r.report.Results = append(r.report.Results, s.result(w))
+		res := s.result(w)
+		res.Verified = v
+		r.report.Results = append(r.report.Results, res)
 	}
 	return err
+}
+
+// made runs a workload that has to be prepared.
+func (r *run) made(ctx context.Context, w Workload, ready func(context.Context, Workload) (op, error)) (*sample, error) {
+	do, err := ready(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return r.steady(ctx, w, do)
+}
+
+// counted runs workload counter and looks whether the counters are right.
+func (r *run) counted(ctx context.Context, w Workload) (*sample, *Verified, error) {
+	c, err := r.counter(ctx, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := r.steady(ctx, w, c.op(r.chooser(w)))
+	if err != nil {
+		return s, nil, err
+	}
+	v, err := c.verify(ctx, r.cfg.Callers)
+	return s, v, err
 }
 
 // prepare makes the facets and their rows, unless they are there.
 func (r *run) prepare(ctx context.Context) error {
 	if !r.set.created {
 		r.cfg.say("making %s facets", count(len(r.set.all)))
-		s, err := r.create(ctx, r.cfg.Callers, r.set)
+		s, err := r.create(ctx, Workload{Name: "create", Callers: r.cfg.Callers}, r.set)
 		if err == nil {
 			err = s.firstErr
 		}
@@ -235,11 +280,11 @@ func (r *run) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) create(ctx context.Context, callers int, set *facets) (*sample, error) {
+func (r *run) create(ctx context.Context, w Workload, set *facets) (*sample, error) {
 	if set.created {
 		return nil, errors.New("create comes before workloads that need the facets")
 	}
-	s, err := drive(ctx, callers, &times{total: int64(len(set.all))}, func(ctx context.Context, _, i int, _ *mrand.Rand) error {
+	s, err := r.measure(ctx, w, nil, &times{total: int64(len(set.all))}, func(ctx context.Context, _, i int, _ *mrand.Rand) error {
 		_, err := set.all[i].Exec(ctx, SchemaSQL)
 		return err
 	})
@@ -247,53 +292,113 @@ func (r *run) create(ctx context.Context, callers int, set *facets) (*sample, er
 	return s, err
 }
 
-// steady runs a workload for its time, after a while that does not count.
-func (r *run) steady(ctx context.Context, w Workload, do op) (*sample, error) {
-	warm := min(r.cfg.Duration/warmShare, maxWarm)
-	if _, err := drive(ctx, w.Callers, &until{deadline: time.Now().Add(warm)}, do); err != nil {
-		return nil, err
+// measure makes the calls of a workload and looks at them over time, and at what
+// they cost. so is what was measured in rounds before, nil for none.
+func (r *run) measure(ctx context.Context, w Workload, so *sample, p pacer, do op) (*sample, error) {
+	l := &load{callers: w.Callers, pacer: p, do: do, seed: r.cfg.Seed, every: max(r.cfg.Duration/progressShare, progressEvery)}
+	if so != nil {
+		l.series = so.series
 	}
-	return drive(ctx, w.Callers, &until{deadline: time.Now().Add(r.cfg.Duration)}, do)
+	if l.series == nil {
+		l.series = newSeries()
+	}
+	l.tell = func(at time.Duration, s span) {
+		failed := ""
+		if s.errors > 0 {
+			failed = fmt.Sprintf(", %s errors", count(int(s.errors)))
+		}
+		r.cfg.say("  %-10s %6.1fs %s ops/s  p50 %s  p99 %s%s", w.Name, at.Seconds(),
+			right(rate(float64(s.ops)/s.took.Seconds()), 10), micros(s.at(50)), micros(s.at(99)), failed)
+	}
+	before := r.usage(ctx)
+	s, err := l.run(ctx)
+	after := r.usage(context.WithoutCancel(ctx))
+	s.spent = after.since(&before)
+	return s, err
 }
 
-// write inserts one row into one of the first n facets.
-func (r *run) write(n int) op {
-	values := make([][]byte, max(r.cfg.Callers, 1))
-	for i := range values {
-		values[i] = make([]byte, r.cfg.ValueSize)
-		rand.Read(values[i])
+// pace is when the calls of a workload of that duration are due. Latency alone is
+// what write_one measures: it has no rate.
+func (r *run) pace(w Workload, d time.Duration) pacer {
+	if r.cfg.Rate > 0 && w.Op != OpOne {
+		return newOpenLoop(time.Now(), r.cfg.Rate, d, r.cfg.Queue)
 	}
+	return &until{deadline: time.Now().Add(d)}
+}
+
+// steady runs a workload for its time, after a while that does not count.
+func (r *run) steady(ctx context.Context, w Workload, do op) (*sample, error) {
+	warm := &load{callers: w.Callers, pacer: r.pace(w, min(r.cfg.Duration/warmShare, maxWarm)), do: do, seed: ^r.cfg.Seed}
+	if _, err := warm.run(ctx); err != nil {
+		return nil, err
+	}
+	return r.measure(ctx, w, nil, &later{make: func() pacer { return r.pace(w, r.cfg.Duration) }}, do)
+}
+
+// values are what the callers write, one for each.
+type values [][]byte
+
+func (r *run) values() values {
+	vs := make(values, r.cfg.Callers)
+	for i := range vs {
+		vs[i] = make([]byte, r.cfg.ValueSize)
+		rand.Read(vs[i])
+	}
+	return vs
+}
+
+// of is the caller's value, which differs from call to call.
+func (vs values) of(caller, i int) []byte {
+	v := vs[caller]
+	if len(v) >= 8 {
+		binary.LittleEndian.PutUint64(v, uint64(i))
+	}
+	return v
+}
+
+// grew takes note of the highest id known to be in a facet.
+func (r *run) grew(f int, id int64) {
+	for was := r.set.rows[f].Load(); was < id && !r.set.rows[f].CompareAndSwap(was, id); {
+		was = r.set.rows[f].Load()
+	}
+}
+
+// write inserts one row.
+func (r *run) write(w Workload) op {
+	values, pick := r.values(), r.chooser(w)
 	return func(ctx context.Context, caller, i int, rng *mrand.Rand) error {
-		v := values[caller]
-		if len(v) >= 8 {
-			binary.LittleEndian.PutUint64(v, uint64(i))
-		}
-		f := rng.IntN(n)
-		res, err := r.set.all[f].Exec(ctx, WriteSQL, v)
+		f := pick(rng)
+		res, err := r.set.all[f].Exec(ctx, WriteSQL, values.of(caller, i))
 		if err != nil {
 			return err
 		}
 		if res.RowsAffected != 1 {
 			return fmt.Errorf("an insert changed %d rows", res.RowsAffected)
 		}
-		for was := r.set.rows[f].Load(); was < res.LastInsertID && !r.set.rows[f].CompareAndSwap(was, res.LastInsertID); {
-			was = r.set.rows[f].Load()
-		}
+		r.grew(f, res.LastInsertID)
 		return nil
 	}
 }
 
-// read reads one row of one of the first n facets.
-func (r *run) read(n int) op {
-	return func(ctx context.Context, _, _ int, rng *mrand.Rand) error { return r.readOne(ctx, rng.IntN(n), rng) }
+// read reads one row.
+func (r *run) read(w Workload) op {
+	pick := r.chooser(w)
+	return func(ctx context.Context, _, _ int, rng *mrand.Rand) error { return r.readOne(ctx, pick(rng), rng) }
 }
+
+// row is the id of a row that is there.
+func (r *run) row(f int, rng *mrand.Rand) int64 { return 1 + rng.Int64N(max(1, r.set.rows[f].Load())) }
 
 func (r *run) readOne(ctx context.Context, f int, rng *mrand.Rand) error {
 	var v []byte
-	id := 1 + rng.Int64N(max(1, r.set.rows[f].Load()))
+	id := r.row(f, rng)
 	if err := r.set.all[f].QueryRow(ctx, ReadSQL, id).Scan(&v); err != nil {
 		return err
 	}
+	return r.rightSize(f, id, v)
+}
+
+func (r *run) rightSize(f int, id int64, v []byte) error {
 	if len(v) != r.cfg.ValueSize {
 		return fmt.Errorf("row %d of %v has a value of %d bytes, want %d", id, r.set.all[f].Name(), len(v), r.cfg.ValueSize)
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -25,6 +26,12 @@ func (r *Report) WriteText(w io.Writer) error {
 		where += fmt.Sprintf(", data in %s (every write is fsynced %s)", s.Data, durable)
 	}
 	fmt.Fprintln(&b, where)
+	if s.Rate > 0 {
+		fmt.Fprintf(&b, "open loop: %s calls a second are due, latency counts from then; up to %s wait for a caller\n", rate(s.Rate), count(s.Queue))
+	}
+	if s.Seed != 0 {
+		fmt.Fprintf(&b, "seed %d\n", s.Seed)
+	}
 	if r.Interrupted {
 		b.WriteString("INTERRUPTED: what follows is a part of the run\n")
 	}
@@ -37,9 +44,19 @@ func (r *Report) WriteText(w io.Writer) error {
 			}
 			b.WriteByte('\n')
 		}
-		row("workload", "ops/s", "p50", "p99", "p99.9", "errors", "callers", "facets")
+		row("workload", "ops/s", "p50", "p99", "p99.9", "errors", "callers", "facets", "loop")
 		for _, x := range r.Results {
-			row(x.Workload, rate(x.OpsPerSecond), micros(x.P50), micros(x.P99), micros(x.P999), count(int(x.Errors)), count(x.Callers), count(x.Facets))
+			row(x.Workload, rate(x.OpsPerSecond), micros(x.P50), micros(x.P99), micros(x.P999), count(int(x.Errors)), count(x.Callers), count(x.Facets), x.loop())
+		}
+	}
+	for _, x := range r.Results {
+		if x.Mode == "open" {
+			fmt.Fprintf(&b, "%s: of %s calls that were due %s began more than 1 ms late, and %s were dropped because the queue was full\n",
+				x.Workload, count(int(x.Due)), count(int(x.Late)), count(int(x.Dropped)))
+		}
+		if v := x.Verified; v != nil {
+			fmt.Fprintf(&b, "%s: counters rose by %s; %s increments were acknowledged, the outcome of %s is unknown\n",
+				x.Workload, count(int(v.Found)), count(int(v.Acknowledged)), count(int(v.Unknown)))
 		}
 	}
 	for _, x := range r.Results {
@@ -47,8 +64,13 @@ func (r *Report) WriteText(w io.Writer) error {
 			fmt.Fprintf(&b, "first error of %s: %s\n", x.Workload, x.FirstError)
 		}
 	}
+	r.resourcesText(&b)
 	r.referenceText(&b)
 	r.limitsText(&b)
+	if a := r.Active; a != nil {
+		fmt.Fprintf(&b, "\n%s open facets: resident %s with none open, %s with all; %s bytes a facet\n",
+			count(a.Facets), mebi(a.ClosedBytes), mebi(a.OpenBytes), rate(a.PerFacet))
+	}
 	if i := r.Idle; i != nil {
 		fmt.Fprintf(&b, "\n%s idle facets\n", count(i.Facets))
 		line := func(name string, value, note string) {
@@ -64,6 +86,122 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// loop tells how the calls of a result were paced.
+func (x *Result) loop() string {
+	if x.Mode == "open" {
+		return rate(x.Rate) + "/s"
+	}
+	return x.Mode
+}
+
+// costs are the figures of Resources as people read them, with the heads of their
+// columns.
+var costs = []struct {
+	head string
+	of   func(*Resources) (v float64, known bool)
+}{
+	{"CPU load", func(r *Resources) (float64, bool) { return times1000(r.ClientCPU) }},
+	{"CPU nodes", func(r *Resources) (float64, bool) { return times1000(r.NodesCPU) }},
+	{"log", func(r *Resources) (float64, bool) { return figure(r.Log) }},
+	{"nodes", func(r *Resources) (float64, bool) { return figure(r.Peers) }},
+	{"sent", func(r *Resources) (float64, bool) { return figure(r.Sent) }},
+	{"received", func(r *Resources) (float64, bool) { return figure(r.Received) }},
+	{"resident", func(r *Resources) (float64, bool) { return mebis(r.Resident) }},
+	{"open", func(r *Resources) (float64, bool) { return whole(r.Active) }},
+}
+
+func figure(v *float64) (float64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return *v, true
+}
+
+func times1000(v *float64) (float64, bool) {
+	x, ok := figure(v)
+	return 1000 * x, ok
+}
+
+func whole(v *int64) (float64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return float64(*v), true
+}
+
+func mebis(v *int64) (float64, bool) {
+	x, ok := whole(v)
+	return x / (1 << 20), ok
+}
+
+// cost writes one figure, "?" where it is unknown.
+func cost(v float64, known bool) string {
+	switch {
+	case !known:
+		return "?"
+	case v != 0 && v < 100 && v > -100:
+		return fmt.Sprintf("%.3g", v)
+	}
+	return rate(v)
+}
+
+// CostsNote says what the figures of resources count.
+const CostsNote = "processor time in ms for 1,000 operations, of the load and of all nodes; bytes for each operation: " +
+	"written into the commit logs of all nodes, sent from node to node, sent and received by the load; " +
+	"then MiB resident in all nodes and facets open"
+
+func (r *Report) resourcesText(b *strings.Builder) {
+	var unknown []string
+	head := false
+	for _, x := range r.Results {
+		if x.Resources == nil {
+			continue
+		}
+		if !head {
+			head = true
+			fmt.Fprintf(b, "\n%s\n%-10s", wrapText(CostsNote, 88), "cost")
+			for _, c := range costs {
+				b.WriteString(right(c.head, 10))
+			}
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "%-10s", x.Workload)
+		for _, c := range costs {
+			b.WriteString(right(cost(c.of(x.Resources)), 10))
+		}
+		b.WriteByte('\n')
+		if x.Resources.Unknown != "" && !slices.Contains(unknown, x.Resources.Unknown) {
+			unknown = append(unknown, x.Resources.Unknown)
+		}
+	}
+	for _, u := range unknown {
+		fmt.Fprintf(b, "? is unknown: %s\n", u)
+	}
+	if head && r.Settings.Data == "" {
+		b.WriteString("the nodes were running before: what they did for others meanwhile is in their figures\n")
+	}
+}
+
+// wrapText breaks lines at blanks.
+func wrapText(s string, width int) string {
+	var b strings.Builder
+	n := 0
+	for i, w := range strings.Fields(s) {
+		switch {
+		case i == 0:
+		case n+1+len(w) > width:
+			b.WriteByte('\n')
+			n = 0
+		default:
+			b.WriteByte(' ')
+			n++
+		}
+		b.WriteString(w)
+		n += len(w)
+	}
+	return b.String()
 }
 
 func (r *Report) referenceText(b *strings.Builder) {

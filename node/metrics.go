@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/facetd/facetd/node/peer"
 )
 
 // Metrics implements service.Service: the Prometheus text format, base units, no
@@ -56,26 +56,18 @@ func (s svc) Metrics(w io.Writer) error {
 		trusted = 1
 	}
 	one("facetd_clocks_trusted", "gauge", "1 while the clocks of this machine agree with one another and with the placement leader's, 0 while reads need a quorum because they do not.", trusted)
+	var between peer.Traffic
+	if s.n.peers != nil {
+		between = s.n.peers.Traffic()
+	}
+	one("facetd_peer_sent_bytes_total", "counter", "Bytes sent to other nodes over the peer port, Raft's among them, gossip's not.", between.Sent)
+	one("facetd_peer_received_bytes_total", "counter", "Bytes received from other nodes the same way.", between.Received)
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))
-	if rss, ok := residentBytes(); ok {
-		one("process_resident_memory_bytes", "gauge", "Resident memory of the process.", rss)
+	for _, m := range process() {
+		one(m.name, m.kind, m.help, m.value)
 	}
 	_, err := w.Write(b.Bytes())
 	return err
-}
-
-// residentBytes reads the process's resident memory where the system tells it.
-func residentBytes() (int64, bool) {
-	raw, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, false
-	}
-	f := strings.Fields(string(raw))
-	if len(f) < 2 {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(f[1], 10, 64)
-	return n * int64(os.Getpagesize()), err == nil
 }

@@ -35,6 +35,15 @@ fdatasync. Figures of different runs differ by up to 1.5 times; the ratios are
 steadier. The nodes of a cluster share this machine, its cores and its disk, with
 each other and with the load: that is a comparison, not a capacity.
 
+In a closed loop, the usual one, every caller calls again when it has its answer. With
+--rate calls are due at fixed times and latency counts from then, so that a stall shows
+in every call it delayed. Calls that no caller is free for wait; those that find the
+queue full are dropped and counted. Workloads that run once over all facets (create,
+cold, first, idle), active and write_one have no rate.
+
+What an operation costs, in processor time and bytes, comes from the nodes' metrics and
+from the load itself; what is unknown is printed as ? or null.
+
 Workloads:
 ` + about.String(),
 		examples: []string{
@@ -43,18 +52,27 @@ Workloads:
 			"facetd bench --nodes 3 --workloads create,write,read,write_one",
 			"facetd bench --target http://10.0.0.5:7400,http://10.0.0.6:7400 --workloads create,write,read",
 			"facetd bench --workloads idle --facets 100000",
+			"facetd bench --rate 5000 --workloads write,mixed,zipf",
+			"facetd bench --nodes 3 --workloads all --json --html three.html > three.json",
+			"facetd bench report one.json three.json --html both.html",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			var cfg bench.Config
 			var names list
-			json_ := fs.Bool("json", false, "print the report as JSON")
+			var out benchOutput
+			fs.BoolVar(&out.json, "json", false, "print the report as JSON")
+			fs.StringVar(&out.html, "html", "", "write the report with plots to this `FILE`, one page that needs no network")
+			fs.Float64Var(&cfg.Rate, "rate", 0, "open loop: have `N` calls a second due, whatever became of those before")
+			fs.IntVar(&cfg.Queue, "queue", 0, "with --rate, let `N` calls wait for a caller and drop more (default 16 for each caller)")
+			fs.Float64Var(&cfg.Theta, "theta", 0.99, "skew of workload zipf, a `NUMBER` between 0 and 1")
+			fs.Uint64Var(&cfg.Seed, "seed", 1, "`NUMBER` that all choices of facets and rows follow from")
 			fs.DurationVar(&cfg.Duration, "duration", 10*time.Second, "measure each workload for this `TIME`")
 			fs.IntVar(&cfg.Facets, "facets", 1000, "spread the load over `N` facets")
 			fs.IntVar(&cfg.Callers, "callers", 64, "keep `N` requests under way")
 			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
 			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
 			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to each node")
-			fs.Var(&names, "workloads", "run these `NAMES`, with commas between (default create,write,read,hot_write,hot_read,write_one,cold)")
+			fs.Var(&names, "workloads", "run these `NAMES`, with commas between, or all, which is every one but active and idle (default create,write,read,hot_write,hot_read,write_one,cold)")
 			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
@@ -83,6 +101,10 @@ Workloads:
 				if !*quiet {
 					cfg.Progress = p.stderr
 				}
+				if cfg.Queue != 0 && cfg.Rate == 0 {
+					return usagef("--queue is for an open loop; give it a --rate")
+				}
+				cfg.Command = benchLine(p.args)
 				ctx, stop := p.untilSignal(ctx)
 				defer stop()
 				explicit := false
@@ -91,7 +113,7 @@ Workloads:
 					if !explicit {
 						*withLimits = false
 					}
-					return runBench(ctx, p, cfg, foreign(target), "", *withLimits, *json_)
+					return runBench(ctx, p, cfg, foreign(target), "", *withLimits, out)
 				}
 				if *pprof != "" && !loopback(*pprof) {
 					return usagef("--pprof listens on loopback only, not on %s", *pprof)
@@ -126,7 +148,7 @@ Workloads:
 					}
 					return err
 				}
-				return runBench(ctx, p, cfg, n, dir, *withLimits && !onlyIdle(cfg.Workloads), *json_)
+				return runBench(ctx, p, cfg, n, dir, *withLimits && !onlyIdle(cfg.Workloads), out)
 			}
 		},
 	}
@@ -147,7 +169,7 @@ type logged interface{ tail(w io.Writer) }
 // compared with.
 func onlyIdle(ws []bench.Workload) bool {
 	for _, w := range ws {
-		if w.Op != bench.OpIdle {
+		if w.Op != bench.OpIdle && w.Op != bench.OpActive {
 			return false
 		}
 	}
@@ -166,7 +188,7 @@ func benchDir(parent string) (string, error) {
 	return dir, nil
 }
 
-func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, dir string, withLimits, asJSON bool) error {
+func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, dir string, withLimits bool, out benchOutput) error {
 	cfg.Node = n
 	// Limits and yardstick measure the disk of the nodes, where the nodes are ours.
 	at := dir
@@ -199,15 +221,10 @@ func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, d
 	if log, ok := n.(logged); ok && err != nil {
 		log.tail(p.stderr)
 	}
-	if err != nil && len(report.Results) == 0 && report.Idle == nil {
+	if err != nil && len(report.Results) == 0 && report.Idle == nil && report.Active == nil {
 		return err
 	}
-	var werr error
-	if asJSON {
-		werr = report.WriteJSON(p.stdout)
-	} else {
-		werr = report.WriteText(p.stdout)
-	}
+	werr := out.write(p, report)
 	if err != nil {
 		return err
 	}

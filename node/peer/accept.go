@@ -42,7 +42,7 @@ func (t *Transport) accept() {
 		}
 		t.wg.Go(func() {
 			defer t.conns.Add(-1)
-			t.serve(nc)
+			t.serve(t.counted(nc))
 		})
 	}
 }

@@ -34,7 +34,7 @@ func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, addre
 	if err != nil {
 		return nil, greeting{}, nil, fmt.Errorf("connect to peer at %s: %w", address, err)
 	}
-	raw := nc
+	raw := t.counted(nc)
 	if err := raw.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
 		raw.Close()
 		return nil, greeting{}, nil, fmt.Errorf("connect to peer at %s: %w", address, err)

@@ -127,6 +127,8 @@ type Transport struct {
 	greeting atomic.Int32 // of them not greeted yet
 	refused  atomic.Int64 // unix nanoseconds of the last line about a refusal
 
+	sent, received atomic.Int64 // bytes, over all connections
+
 	mu     sync.Mutex
 	peers  map[cluster.NodeID]*Peer
 	closed bool
