@@ -72,7 +72,7 @@ Workloads:
 			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
 			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
 			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to each node")
-			fs.Var(&names, "workloads", "run these `NAMES`, with commas between, or all, which is every one but active and idle (default create,write,read,hot_write,hot_read,write_one,cold)")
+			fs.Var(&names, "workloads", "run these `NAMES`, or all (no active, idle) (default create,write,read,hot_write,hot_read,write_one,cold)")
 			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
