@@ -308,6 +308,19 @@ func (d *execDecoder) fields(f func(key []byte) error) error {
 	}
 }
 
+// decodeObject reads a body that is one object and nothing else, as fields does.
+func decodeObject(src []byte, f func(d *execDecoder, key []byte) error) error {
+	r, err := httpjson.NewReader(src)
+	if err != nil {
+		return err
+	}
+	d := &execDecoder{Reader: r}
+	if err := d.fields(func(key []byte) error { return f(d, key) }); err != nil {
+		return err
+	}
+	return d.End()
+}
+
 func unknownField(key []byte, known string) error {
 	return hinted("there are "+known, "unknown field %s", shown(string(key)))
 }

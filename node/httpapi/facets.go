@@ -274,12 +274,7 @@ func (h *Handler) cloneTo(w http.ResponseWriter, r *http.Request) (to facet.Name
 		return to, err
 	}
 	defer body.Close()
-	jr, err := httpjson.NewReader(body.Bytes)
-	if err != nil {
-		return to, err
-	}
-	d := &execDecoder{Reader: jr}
-	err = d.fields(func(key []byte) error {
+	err = decodeObject(body.Bytes, func(d *execDecoder, key []byte) error {
 		if string(key) != "to" {
 			return unknownField(key, "to")
 		}
@@ -288,9 +283,6 @@ func (h *Handler) cloneTo(w http.ResponseWriter, r *http.Request) (to facet.Name
 			return err
 		})
 	})
-	if err == nil {
-		err = d.End()
-	}
 	if err == nil && to == (facet.Name{}) {
 		err = hinted(`send {"to":"TENANT/FACET"}`, "the body does not say what to clone it to")
 	}

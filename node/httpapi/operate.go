@@ -80,20 +80,12 @@ func (h *Handler) smallBody(w http.ResponseWriter, r *http.Request, scope Scope)
 // decodeNode reads an object whose only field names a node. Without the field
 // the node is zero.
 func decodeNode(src []byte, field string) (node cluster.NodeID, err error) {
-	jr, err := httpjson.NewReader(src)
-	if err != nil {
-		return "", err
-	}
-	d := &execDecoder{Reader: jr}
-	err = d.fields(func(key []byte) error {
+	err = decodeObject(src, func(d *execDecoder, key []byte) error {
 		if string(key) != field {
 			return unknownField(key, field)
 		}
 		return d.nodeID(&node)
 	})
-	if err == nil {
-		err = d.End()
-	}
 	return node, err
 }
 
@@ -168,12 +160,7 @@ func (h *Handler) startOperation(w http.ResponseWriter, r *http.Request) {
 }
 
 func decodeOperation(src []byte) (req service.OperationRequest, err error) {
-	jr, err := httpjson.NewReader(src)
-	if err != nil {
-		return req, err
-	}
-	d := &execDecoder{Reader: jr}
-	err = d.fields(func(key []byte) (err error) {
+	err = decodeObject(src, func(d *execDecoder, key []byte) (err error) {
 		switch string(key) {
 		case "kind":
 			return d.word(func(v string) error {
@@ -197,9 +184,6 @@ func decodeOperation(src []byte) (req service.OperationRequest, err error) {
 		}
 		return unknownField(key, "kind, node, rate and force")
 	})
-	if err == nil {
-		err = d.End()
-	}
 	switch {
 	case err != nil:
 	case req.Kind == "":
@@ -327,12 +311,7 @@ func (h *Handler) recoverFacet(w http.ResponseWriter, r *http.Request, name face
 }
 
 func decodeRecover(src []byte) (req service.RecoverRequest, err error) {
-	jr, err := httpjson.NewReader(src)
-	if err != nil {
-		return req, err
-	}
-	d := &execDecoder{Reader: jr}
-	err = d.fields(func(key []byte) (err error) {
+	err = decodeObject(src, func(d *execDecoder, key []byte) (err error) {
 		switch string(key) {
 		case "from":
 			return d.nodeID(&req.From)
@@ -349,9 +328,6 @@ func decodeRecover(src []byte) (req service.RecoverRequest, err error) {
 		}
 		return unknownField(key, "from, incarnation and dry_run")
 	})
-	if err == nil {
-		err = d.End()
-	}
 	if err == nil && req.From.IsZero() {
 		err = hinted(`send {"from":"NODE","dry_run":true} to see what there is`, "the body does not say which node's copy to go on from")
 	}
