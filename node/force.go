@@ -8,6 +8,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/service"
 )
@@ -113,7 +114,7 @@ func (n *Node) mayKeep() (replicas int, err error) {
 			alive++
 		}
 	}
-	if least := set.Len()/2 + 1; alive < least {
+	if least := quorum.Majority(set.Len()); alive < least {
 		return set.Len(), facet.Errorf(facet.CodeBadRequest, "the new facet is to be kept by %d nodes, and only %d live; start or add nodes until %d do", set.Len(), alive, least)
 	}
 	return set.Len(), nil

@@ -394,7 +394,7 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 		return false, d.activate(row)
 	}
 	if !call.Request.After.IsZero() { // nothing is made because of it
-		if row, ok, err = d.confirm(); err == nil && !ok {
+		if row, ok, err = d.m.confirm(d.name); err == nil && !ok {
 			err = facet.Errorf(facet.CodeBookmark, "the facet of the bookmark was deleted; there is none named %s", d.name)
 		}
 		if err != nil {
@@ -417,7 +417,7 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	}
 	// It may have been made elsewhere, and written to, a moment ago: the answer from
 	// an empty database counts only if it was not.
-	if row, ok, err = d.confirm(); err != nil {
+	if row, ok, err = d.m.confirm(d.name); err != nil {
 		return false, err
 	}
 	if !ok {
@@ -429,26 +429,36 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 }
 
 // confirm looks the facet up in a table that is no older than the call.
-func (d *desk) confirm() (Row, bool, error) {
-	ctx, cancel := d.m.asking(confirmTimeout)
+func (m *Manager) confirm(name facet.Name) (Row, bool, error) {
+	ctx, cancel := m.asking(confirmTimeout)
 	defer cancel()
-	row, ok, err := d.m.opts.Placement.Confirm(ctx, d.name)
+	row, ok, err := m.opts.Placement.Confirm(ctx, name)
 	if err != nil {
-		return Row{}, false, fmt.Errorf("look %s up: %w", d.name, unasked(ctx, err))
+		return Row{}, false, fmt.Errorf("look %s up: %w", name, unasked(ctx, err))
 	}
 	return row, ok, nil
 }
 
-func (d *desk) openExisting() error {
-	row, ok := d.m.opts.Placement.Lookup(d.name)
-	if !ok { // or was made elsewhere a moment ago
+// existing gives the row of a facet that exists. A table that knows none may not have
+// heard yet that it was made elsewhere, and is brought up to date before it says so.
+func (m *Manager) existing(name facet.Name) (Row, error) {
+	row, ok := m.opts.Placement.Lookup(name)
+	if !ok {
 		var err error
-		if row, ok, err = d.confirm(); err != nil {
-			return err
+		if row, ok, err = m.confirm(name); err != nil {
+			return Row{}, err
 		}
 	}
 	if !ok {
-		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", d.name)
+		return Row{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+	}
+	return row, nil
+}
+
+func (d *desk) openExisting() error {
+	row, err := d.m.existing(d.name)
+	if err != nil {
+		return err
 	}
 	if err := d.activate(row); err != nil {
 		return err

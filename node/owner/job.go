@@ -342,16 +342,10 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 	// The one who deletes must be the one who served last: nobody else can
 	// acknowledge anything then, and no fence but the epoch is needed (R47).
 	return m.do(ctx, name, job{closed: true, fenced: true}, func(*session) error {
-		row, ok := m.opts.Placement.Lookup(name)
-		if !ok { // it was deleted, and may have been made again
-			var err error
-			if row, ok, err = m.opts.Placement.Confirm(ctx, name); err != nil {
-				return fmt.Errorf("look %s up: %w", name, err)
-			}
-		}
+		row, err := m.existing(name) // it may have been deleted, and made again
 		switch {
-		case !ok:
-			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		case err != nil:
+			return err
 		case !row.served():
 			return NotOwner(&row)
 		}
