@@ -442,7 +442,7 @@ func (d *desk) confirm() (Row, bool, error) {
 func (d *desk) openExisting() error {
 	row, ok := d.m.opts.Placement.Lookup(d.name)
 	if !ok {
-		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", d.name)
+		return facet.NoSuchFacet(d.name)
 	}
 	if err := d.activate(row); err != nil {
 		return err

@@ -317,7 +317,7 @@ func (m *Manager) Delete(ctx context.Context, name facet.Name) error {
 		row, ok := m.opts.Placement.Lookup(name)
 		switch {
 		case !ok:
-			return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+			return facet.NoSuchFacet(name)
 		case !row.served():
 			return NotOwner(&row)
 		}
