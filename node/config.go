@@ -67,7 +67,7 @@ type Config struct {
 	// read again when it changes and by ReloadKeys. A node has it or is Insecure: then
 	// everybody who reaches the API port may do everything.
 	AuthKeys string
-	Insecure  bool
+	Insecure bool
 
 	// IdleAfter is how long a facet stays open after its last request. Default
 	// 30 s. Shorter saves memory, longer saves activations (under a millisecond
