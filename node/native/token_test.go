@@ -172,7 +172,9 @@ func TestTokenIsOver(t *testing.T) {
 
 // A connection that does nothing is told when its token ends.
 func TestTokenEnds(t *testing.T) {
-	s := start(t, &nativetest.Service{}, only("good", &holder{until: time.Now().Add(2 * time.Second)}))
+	s := start(t, &nativetest.Service{}, Options{Authenticate: func(string) (Bearer, error) {
+		return &holder{until: time.Now().Add(time.Second)}, nil
+	}})
 	p := greeted(t, s)
 	p.wantGoAway(facet.ErrUnauthorized)
 	p.wantEnd()
