@@ -20,6 +20,8 @@ type call struct {
 	frame []byte // the encoded request
 	eff   effect
 
+	renewed bool // it was tried again with another token
+
 	ownKey bool // the key was made by the SDK, so another does as well
 
 	bookmark *Bookmark // moved on by the answer; nil for none
@@ -69,7 +71,7 @@ func (c *call) free() {
 	clear(c.names)
 	c.names = c.names[:0]
 	c.resetAnswer()
-	c.node, c.conn, c.ownKey, c.bookmark = nil, nil, false, nil
+	c.node, c.conn, c.ownKey, c.renewed, c.bookmark = nil, nil, false, false, nil
 	c.home.Put(c)
 }
 

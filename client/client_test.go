@@ -834,30 +834,115 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// bearer may write when its token is rw, and only read when it is ro.
+type bearer string
+
+func (b bearer) Facet(facet.Name) (readOnly bool, err error) { return b == "ro", nil }
+func (b bearer) Check() error                                { return nil }
+func (b bearer) Until() time.Time                            { return time.Time{} }
+
 func TestAuthorize(t *testing.T) {
-	hook := func(tok string, name facet.Name, write bool) error {
-		switch {
-		case tok == "":
-			return facet.Errorf(facet.CodeUnauthorized, "no token")
-		case tok == "ro" && write:
-			return facet.Errorf(facet.CodeForbidden, "reads only")
+	n := startNode(t, &nativetest.Service{}, native.Options{Authenticate: func(tok string) (native.Bearer, error) {
+		if tok == "" {
+			return nil, facet.Errorf(facet.CodeUnauthorized, "no token")
 		}
-		return nil
+		return bearer(tok), nil
+	}})
+	if _, err := client.Open(t.Context(), []string{n.addr}, client.Options{}); !errors.Is(err, facet.ErrUnauthorized) {
+		t.Errorf("without a token: %v", err)
 	}
-	n := startNode(t, &nativetest.Service{}, native.Options{Authorize: hook})
-	for tok, want := range map[string]error{"": facet.ErrUnauthorized, "rw": nil, "ro": facet.ErrSQL} {
+	for tok, want := range map[string]error{"rw": nil, "ro": facet.ErrSQL} {
 		f := openFacet(t, open(t, client.Options{Token: tok}, n))
 		_, err := f.Exec(t.Context(), "INSERT 1")
 		if want == nil && err != nil || want != nil && !errors.Is(err, want) {
 			t.Errorf("token %q: %v, want %v", tok, err, want)
 		}
-		if _, err := f.Exec(t.Context(), "SELECT COUNT"); (err == nil) != (tok != "") {
+		if _, err := f.Exec(t.Context(), "SELECT COUNT"); err != nil {
 			t.Errorf("token %q reads: %v", tok, err)
 		}
 	}
 	f := openFacet(t, open(t, client.Options{TokenSource: func(context.Context) (string, error) { return "rw", nil }}, n))
 	if _, err := f.Exec(t.Context(), "INSERT 1"); err != nil {
 		t.Error(err)
+	}
+}
+
+// ending is a bearer whose token ends when the test says so.
+type ending struct {
+	bearer
+	over *atomic.Bool
+}
+
+func (b ending) Facet(facet.Name) (bool, error) { return false, b.Check() }
+func (b ending) Check() error {
+	if b.over.Load() {
+		return facet.Errorf(facet.CodeUnauthorized, "the token expired")
+	}
+	return nil
+}
+
+// A token that is not good any more costs a client with a source of them a new
+// connection: what is under way is answered, what comes after goes with the new one.
+func TestTokenIsRenewed(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		t.Run(fmt.Sprintf("told=%v", told), func(t *testing.T) { tokenIsRenewed(t, told) })
+	}
+}
+
+func tokenIsRenewed(t *testing.T, told bool) {
+	var over atomic.Bool
+	svc := &nativetest.Service{Async: true}
+	n := startNode(t, svc, native.Options{Authenticate: func(tok string) (native.Bearer, error) {
+		switch tok {
+		case "first":
+			return ending{over: &over}, nil
+		case "second":
+			return bearer("rw"), nil
+		}
+		return nil, facet.Errorf(facet.CodeUnauthorized, "no token")
+	}})
+	var asked atomic.Int32
+	source := func(context.Context) (string, error) {
+		asked.Add(1)
+		if over.Load() {
+			return "second", nil
+		}
+		return "first", nil
+	}
+	f := openFacet(t, open(t, client.Options{TokenSource: source, RetryFor: time.Minute}, n))
+	old := openFacet(t, open(t, client.Options{Token: "first"}, n))
+	for _, f := range []*client.Facet{f, old} {
+		if _, err := f.Exec(t.Context(), "INSERT 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := f.Exec(t.Context(), "WAIT")
+		answered <- err
+	}()
+	<-svc.Waiting()
+	before := asked.Load()
+	over.Store(true)
+	if told {
+		n.native.Recheck() // as when other keys are in force
+	}
+	for range 3 {
+		if _, err := f.Exec(t.Context(), "INSERT 1"); err != nil {
+			t.Errorf("after the token ended: %v", err)
+		}
+	}
+	svc.Release()
+	if err := <-answered; err != nil {
+		t.Errorf("what was under way: %v", err)
+	}
+	if asked.Load() == before {
+		t.Error("nobody was asked for another token")
+	}
+	// Without a source it is the caller's matter. A connection that was told has ended,
+	// or is about to.
+	if _, err := old.Exec(t.Context(), "INSERT 1"); !told && !errors.Is(err, facet.ErrUnauthorized) {
+		t.Errorf("an old token: %v", err)
 	}
 }
 

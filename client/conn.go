@@ -35,8 +35,9 @@ type conn struct {
 	mu      sync.Mutex
 	slots   []*call
 	free    []uint32
-	closing bool  // the node said go away: no new requests
-	err     error // the connection is over
+	closing bool        // the node said go away, or the token is about to end: no new requests
+	renewal *time.Timer // retire; nil where the token is used as long as it is good
+	err     error       // the connection is over
 	hello   wire.HelloOK
 	ready   chan struct{} // closed by the hello answer
 }
@@ -82,6 +83,7 @@ func dial(ctx context.Context, n *node) (*conn, error) {
 	})
 	select {
 	case <-c.ready:
+		c.renewBefore(tok)
 		return c, nil
 	case <-c.wire.Done():
 		return nil, c.cause()
@@ -234,18 +236,11 @@ func (c *conn) goAway(f wire.Frame) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.closing = true
-	idle := c.using.Load() == 0
-	c.mu.Unlock()
-	c.node.leave(c)
-	if e.Code.Class() == facet.Definite {
+	c.retire()
+	if e.Code.Class() == facet.Definite && e.Code != facet.CodeUnauthorized {
 		return e // the node ends the connection for something we did
 	}
-	if idle {
-		c.wire.Finish(nil)
-	}
-	return nil
+	return nil // what is under way is answered, also when the token is not good any more
 }
 
 // deliver gives a part of an answer to its call. The copy is made under the
@@ -456,6 +451,9 @@ func (c *conn) over(err error) {
 	}
 	c.mu.Lock()
 	c.err = err
+	if c.renewal != nil {
+		c.renewal.Stop()
+	}
 	for i, k := range c.slots {
 		if k != nil && k != vacant {
 			k.err, k.isLost, k.final = err, true, true

@@ -47,6 +47,15 @@ const (
 	surveyEvery   = 10 * time.Second
 	surveyTimeout = 5 * time.Second
 
+	// renewMargin is how long before the end of its token a connection is left at
+	// most; with less than renewLeast left it is used until the node ends it, or a
+	// source that has nothing newer would be asked faster and faster.
+	renewMargin = time.Minute
+	renewLeast  = 5 * time.Second
+
+	// maxExpiry is the end of the year 9999, in seconds.
+	maxExpiry = 253402300799
+
 	// keyCounters is the number of counters of idempotency keys: 32 KiB a client.
 	keyCounters = 4096
 

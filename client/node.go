@@ -167,6 +167,15 @@ func (n *node) leave(c *conn) {
 	}
 }
 
+// retire leaves all connections to the node for new ones.
+func (n *node) retire() {
+	for i := range n.lanes {
+		if c := n.lanes[i].conn.Load(); c != nil {
+			c.retire()
+		}
+	}
+}
+
 // close ends the node's connections.
 func (n *node) close() {
 	for i := range n.lanes {

@@ -16,7 +16,10 @@ import (
 // Options of a Client. The zero value is usable.
 type Options struct {
 	// Token is the bearer token; TokenSource, when set, is asked for one before
-	// every connection and management call instead, so that it may be renewed.
+	// every connection and management call instead. A connection is exchanged before
+	// its token ends, if that is a JWT, and when a node does not take it any more: so a
+	// source that gives a good token whenever it is asked is all that renewing takes.
+	// It is called from several goroutines.
 	Token       string
 	TokenSource func(ctx context.Context) (string, error)
 

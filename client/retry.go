@@ -39,6 +39,7 @@ type attempt struct {
 	redirects int           // redirects in a row before this one
 	detour    bool          // the redirect contradicts what is known, or leads nowhere
 	freshKey  bool          // the key is one the SDK can exchange for another
+	freshTok  bool          // the token is one the SDK can exchange for another
 	maybe     bool          // an earlier try may have taken effect
 	left      time.Duration // time left for retries
 	jitter    float64       // [0, 1)
@@ -134,6 +135,9 @@ func verdict(a attempt, maybe bool) action {
 			return txGone
 		}
 		return unknown
+	}
+	if a.code == facet.CodeUnauthorized && a.freshTok && !bound {
+		return again // on a new connection: this one's token is over, nothing was executed
 	}
 	if a.code == facet.CodeKeyExpired && a.freshKey && !maybe {
 		return again // with another key: this one was refused, not executed

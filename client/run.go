@@ -75,6 +75,9 @@ func (c *Client) retry(ctx context.Context, k *call, n *node, whole bool, st sta
 	doubt := false
 	for {
 		a.observe(st, err, c.timeLeft(ctx, begin))
+		if a.freshTok = c.renewable(k, a.code); a.freshTok {
+			n.retire() // all its connections may be of that token
+		}
 		var next *node
 		if a.code == facet.CodeNotOwner {
 			var straight bool

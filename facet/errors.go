@@ -130,6 +130,12 @@ func Errorf(c Code, format string, args ...any) *Error {
 	return &Error{Code: c, Message: fmt.Sprintf(format, args...)}
 }
 
+// NoSuchFacet is the answer about a facet that does not exist. To whoever may not
+// know of a facet it does not exist, so there is one text for both.
+func NoSuchFacet(name Name) *Error {
+	return Errorf(CodeNotFound, "facet %s does not exist", name)
+}
+
 // Sentinels for errors.Is, one per code a program is likely to branch on.
 var (
 	// Fix the request or give up.

@@ -63,8 +63,10 @@ type Config struct {
 	RepairAfter time.Duration
 	// Zone is the failure domain the node tells the others.
 	Zone string
-	// Insecure lets everybody in. Without it Open refuses, because this version
-	// knows no tokens.
+	// AuthKeys is a file with the public keys of tokens (internal/token.Keys). It is
+	// read again when it changes and by ReloadKeys. A node has it or is Insecure: then
+	// everybody who reaches the API port may do everything.
+	AuthKeys string
 	Insecure bool
 
 	// IdleAfter is how long a facet stays open after its last request. Default
@@ -100,6 +102,9 @@ type Config struct {
 	Version string
 	// Logger gets what operators should know. Default slog.Default().
 	Logger *slog.Logger
+	// Audit gets a line for every administrative request and every change of the keys
+	// of tokens, each with audit=true. Default: Logger.
+	Audit *slog.Logger
 }
 
 const defaultFacetBytes = 1 << 30
@@ -140,6 +145,9 @@ func (c *Config) fill() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Audit == nil {
+		c.Audit = c.Logger
+	}
 }
 
 func (c *Config) validate() error {
@@ -179,8 +187,11 @@ func (c *Config) validate() error {
 	if c.Replicas != 1 && c.Replicas != 3 && c.Replicas != 5 {
 		bad("replication factor %d is not 1, 3 or 5", c.Replicas)
 	}
-	if !c.Insecure {
-		bad("this version knows no tokens yet: set insecure to let everybody who reaches the port use every facet, and keep the port private")
+	switch {
+	case c.AuthKeys == "" && !c.Insecure:
+		bad("there are no keys of tokens: name a file with them, or set insecure to let everybody who reaches the port use every facet")
+	case c.AuthKeys != "" && c.Insecure:
+		bad("keys of tokens are given and insecure is set; either tokens are wanted or everybody is let in")
 	}
 	if c.FacetBytes < 64*facet.PageSize || c.FacetBytes/facet.PageSize > facet.MaxPages {
 		bad("facet size limit %d is not between %d and %d bytes", c.FacetBytes, 64*facet.PageSize, int64(facet.MaxPages)*facet.PageSize)

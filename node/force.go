@@ -22,7 +22,7 @@ func (s svc) Recover(ctx context.Context, name facet.Name, req service.RecoverRe
 	case err != nil:
 		return service.Recovery{}, err
 	case !ok:
-		return service.Recovery{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return service.Recovery{}, facet.NoSuchFacet(name)
 	case !req.Incarnation.IsZero() && req.Incarnation != row.Incarnation:
 		if row.Lineage.Lossy && row.Lineage.Source == req.Incarnation {
 			return s.recovered(ctx, &row, req)

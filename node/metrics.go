@@ -62,6 +62,12 @@ func (s svc) Metrics(w io.Writer) error {
 	}
 	one("facetd_peer_sent_bytes_total", "counter", "Bytes sent to other nodes over the peer port, Raft's among them, gossip's not.", between.Sent)
 	one("facetd_peer_received_bytes_total", "counter", "Bytes received from other nodes the same way.", between.Received)
+	if s.n.keys != nil {
+		k := s.n.keys.Stats()
+		one("facetd_token_keys", "gauge", "Keys of tokens in force.", k.Keys)
+		one("facetd_token_revocations", "gauge", "Tokens and keys that are revoked.", k.Revoked)
+		one("facetd_token_keys_unusable_total", "counter", "Contents of the file of keys that could not be used since the node started.", k.Failures)
+	}
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))

@@ -20,6 +20,7 @@ import (
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/wire"
 	"github.com/facetd/facetd/node/audit"
+	"github.com/facetd/facetd/node/auth"
 	"github.com/facetd/facetd/node/follower"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/keeper"
@@ -61,6 +62,7 @@ type Node struct {
 	scrubber *scrub.Scrubber
 	auditor  atomic.Pointer[audit.Auditor] // nil for a node that is alone, and while it starts
 	native   *native.Server
+	keys     *auth.Keyring // of tokens; nil lets everybody in
 	limits   engine.Limits
 
 	counts counts
@@ -105,6 +107,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
+	if err := n.openKeys(); err != nil {
+		return n, err
+	}
 	if err := n.openMachine(); err != nil {
 		return n, err
 	}
@@ -237,23 +242,57 @@ func (n *Node) open() {
 	if n.listener == nil {
 		return // a platform without ports asks Service
 	}
-	n.native = native.New(svc{n}, native.Options{
+	onWire := native.Options{
 		Node: string(n.dir.Node), Cluster: n.dir.Cluster, Software: "facetd/" + n.cfg.Version, Log: n.log,
-	})
+	}
 	host, _, _ := net.SplitHostPort(n.Addr().String())
 	ip := net.ParseIP(host)
-	n.faces = httpapi.New(svc{n}, httpapi.Options{
-		Log: n.log, Native: n.native, NativePath: wire.Path, Version: n.cfg.Version,
-		LoopbackHosts: ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
+	onHTTP := httpapi.Options{
+		Log: n.log, Audit: n.cfg.Audit, NativePath: wire.Path, Version: n.cfg.Version,
+		LoopbackHosts: n.keys == nil && ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
 		Operator: svc{n},
-	})
+	}
+	if n.keys != nil {
+		onHTTP.Grant = n.keys.Verify
+		onWire.Authenticate = func(tok string) (native.Bearer, error) {
+			b, err := n.keys.Bearer(tok)
+			if err != nil {
+				return nil, err
+			}
+			return b, nil
+		}
+	}
+	n.native = native.New(svc{n}, onWire)
+	if n.keys != nil {
+		n.keys.OnChange(n.native.Recheck)
+	}
+	onHTTP.Native = n.native
+	n.faces = httpapi.New(svc{n}, onHTTP)
 	var handler http.Handler = n.faces
 	n.handler.Store(&handler)
 }
 
+// openKeys takes up the keys of tokens.
+func (n *Node) openKeys() (err error) {
+	if n.cfg.AuthKeys == "" {
+		return nil
+	}
+	n.keys, err = auth.Open(auth.Options{File: n.cfg.AuthKeys, Audience: n.cfg.ClusterName, Log: n.log, Audit: n.cfg.Audit})
+	return err
+}
+
+// ReloadKeys reads the keys of tokens again, at once; they are looked at every few
+// seconds anyway.
+func (n *Node) ReloadKeys() {
+	if n.keys != nil {
+		n.keys.Reload()
+	}
+}
+
 // batonSecret is the same on every node, so that a libSQL stream survives a move of
-// its facet. It keeps clients from guessing; in a cluster without tokens everybody
-// may use every facet anyway.
+// its facet. It is no secret and keeps nobody out: the token is judged for every
+// request of a stream, against the facet the stream is of, and which stream a baton
+// names is 128 random bits that only its client was told.
 func (n *Node) batonSecret() []byte {
 	sum := sha256.Sum256([]byte("facetd baton " + n.dir.Cluster))
 	return sum[:]
@@ -363,6 +402,9 @@ func (n *Node) stop(ctx context.Context) error {
 	var errs []error
 	if n.owners != nil {
 		n.leave(ctx)
+	}
+	if n.keys != nil {
+		n.keys.Close()
 	}
 	if n.native != nil {
 		// The native connections are taken over from the HTTP server and drain on

@@ -251,7 +251,7 @@ func (s svc) Move(ctx context.Context, name facet.Name, to cluster.NodeID, pin s
 	case err != nil:
 		return service.Info{}, err
 	case !ok:
-		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return service.Info{}, facet.NoSuchFacet(name)
 	case !row.Local:
 		return service.Info{}, owner.NotOwner(&row)
 	}

@@ -54,7 +54,7 @@ func (s svc) Stat(ctx context.Context, name facet.Name) (service.Info, error) {
 		f, ok = s.n.table.Lookup(name)
 	}
 	if !ok || gone(f) {
-		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist; write to it, or PUT /v1/facets/%s, to create it", name, name)
+		return service.Info{}, facet.NoSuchFacet(name)
 	}
 	info := s.info(f)
 	if f.Owner.Node != "" && f.Owner.Node != s.n.dir.Node {
@@ -157,7 +157,7 @@ func (s svc) Clone(ctx context.Context, name, to facet.Name) (service.Info, erro
 	case err != nil:
 		return service.Info{}, err
 	case !ok:
-		return service.Info{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return service.Info{}, facet.NoSuchFacet(name)
 	case !row.Local: // before anything is written
 		return service.Info{}, owner.NotOwner(&row)
 	}

@@ -34,6 +34,7 @@ func commands() []*command {
 		statusCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
+		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),
 		benchCommand(), benchReportCommand(), versionCommand(),
 	}
 }

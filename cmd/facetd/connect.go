@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/facetd/facetd/client"
+	"github.com/facetd/facetd/facet"
 )
 
 // dialTimeout bounds the first connection: a person waits for it.
@@ -17,14 +19,16 @@ const dialTimeout = 5 * time.Second
 
 // server is where a command finds its node.
 type server struct {
-	urls  list
-	token string
+	urls      list
+	token     string
+	tokenFile string
 }
 
 func serverFlags(fs *flag.FlagSet) *server {
 	s := &server{}
 	fs.Var(&s.urls, "server", "`URL` of a node, or several with commas between (default http://127.0.0.1:7400)")
 	fs.StringVar(&s.token, "token", "", "`TOKEN` to show the node")
+	fs.StringVar(&s.tokenFile, "token-file", "", "show the node the token in `FILE`, which is read again when another is needed")
 	return s
 }
 
@@ -48,6 +52,16 @@ func (s *server) endpoints() []string {
 // open connects. A server that is not there is told from one that is slow by a
 // plain connection first: the SDK would go on trying.
 func (s *server) open(ctx context.Context) (*client.Client, error) {
+	opt := client.Options{Token: s.token, Software: "facetd-cli/" + versionText()}
+	if s.tokenFile != "" {
+		if s.token != "" {
+			return nil, usagef("--token and --token-file are two tokens; give one")
+		}
+		opt.TokenSource = func(context.Context) (string, error) { return readToken(s.tokenFile) }
+		if _, err := readToken(s.tokenFile); err != nil {
+			return nil, err
+		}
+	}
 	ends := s.endpoints()
 	all := strings.Join(ends, ", ")
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("no answer in time"))
@@ -61,8 +75,11 @@ func (s *server) open(ctx context.Context) (*client.Client, error) {
 		nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
 		if err == nil {
 			nc.Close()
-			c, err := client.Open(ctx, ends, client.Options{Token: s.token, Software: "facetd-cli/" + versionText()})
-			if err != nil {
+			c, err := client.Open(ctx, ends, opt)
+			switch {
+			case errors.Is(err, facet.ErrUnauthorized):
+				return nil, err // it is there, and wants another token
+			case err != nil:
 				return nil, &connectError{all, err}
 			}
 			return c, nil
@@ -75,6 +92,14 @@ func (s *server) open(ctx context.Context) (*client.Client, error) {
 		first = context.Cause(ctx)
 	}
 	return nil, &connectError{all, first}
+}
+
+func readToken(name string) (string, error) {
+	src, err := readBounded(name, maxTokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	return strings.TrimSpace(string(src)), nil
 }
 
 // facet connects and names a facet; the name is checked first.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,8 +33,9 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"node":  nodeCmd,
-			"exits": exitsCmd,
+			"node":    nodeCmd,
+			"exits":   exitsCmd,
+			"waitfor": waitforCmd,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
@@ -52,8 +54,8 @@ type testNode struct {
 
 type nodeKey struct{}
 
-// nodeCmd is "node start [flags]", "node stop" (SIGTERM, must end well) and "node
-// kill" (SIGKILL). start sets FACETD_SERVER and ADDR.
+// nodeCmd is "node start [flags]", "node stop" (SIGTERM, must end well), "node kill"
+// (SIGKILL) and "node hangup" (SIGHUP, which does not end it). start sets FACETD_SERVER and ADDR.
 func nodeCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: node start|stop|kill")
@@ -71,13 +73,20 @@ func nodeCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case "kill":
 		n.end(syscall.SIGKILL)
+	case "hangup":
+		ts.Check(n.cmd.Process.Signal(syscall.SIGHUP))
 	default:
 		ts.Fatalf("node %s is unknown", args[0])
 	}
 }
 
 func (n *testNode) start(ts *testscript.TestScript, extra []string) (url string) {
-	args := append([]string{"serve", "--insecure", "--stop-on-eof", "--data", "data", "--listen", "127.0.0.1:0", "--log-level", "warn"}, extra...)
+	args := []string{"serve"}
+	if !slices.Contains(extra, "--auth-keys") {
+		args = append(args, "--insecure")
+	}
+	args = append(args, "--stop-on-eof", "--data", "data", "--listen", "127.0.0.1:0", "--log-level", "warn")
+	args = append(args, extra...)
 	path, err := exec.LookPath("facetd") // testscript.Main put it there
 	ts.Check(err)
 	cmd := exec.Command(path, args...)
@@ -149,6 +158,26 @@ func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// waitforCmd is "waitfor CODE command…": the command again and again until it exits
+// with that code, for what a running node does in its own time.
+func waitforCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: waitfor CODE command…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(testTimeout); ; {
+		err = ts.Exec(args[1], args[2:]...)
+		var exit *exec.ExitError
+		if err == nil && want == 0 || errors.As(err, &exit) && exit.ExitCode() == want {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("it ended with %v, want %d, for %v", err, want, testTimeout)
+		}
 	}
 }
 

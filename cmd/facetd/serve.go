@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -68,8 +70,10 @@ func (n *nodeFlags) finish(p *program) error {
 	switch n.logFormat {
 	case "text":
 		n.cfg.Logger = slog.New(slog.NewTextHandler(p.stderr, opts))
+		n.cfg.Audit = slog.New(slog.NewTextHandler(p.stderr, nil))
 	case "json":
 		n.cfg.Logger = slog.New(slog.NewJSONHandler(p.stderr, opts))
+		n.cfg.Audit = slog.New(slog.NewJSONHandler(p.stderr, nil))
 	default:
 		return usagef("--log-format is text or json, not %q", n.logFormat)
 	}
@@ -98,15 +102,16 @@ A cluster begins when the number of nodes that --bootstrap-expect names have fou
 each other through --join, all of them with the same number. Nodes that come later
 say --join only. Data directory and --node-id belong together for life.
 
-This version knows no tokens yet: --insecure is needed and lets everybody who
-reaches the ports use every facet.
+Whoever comes to the API port shows a token, signed with a key whose public half is in
+the file --auth-keys names; "facetd token" makes keys and tokens. The file is read again
+when it changes, and on SIGHUP. --insecure lets everybody in instead.
 
 Settings come from flags, then the environment (FACETD_DATA for --data), then the
 file --config names, then the defaults.`,
 		examples: []string{
-			"facetd serve --insecure --node-id n1 --data /var/lib/facetd",
-			"facetd serve --insecure --config /etc/facetd.conf",
-			"facetd serve --insecure --node-id n1 --data /var/lib/facetd --listen 10.0.0.1:7400 \\",
+			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd",
+			"facetd serve --config /etc/facetd.conf",
+			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd --listen 10.0.0.1:7400 \\",
 			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 \\",
 			"    --join 10.0.0.1:7402,10.0.0.2:7402,10.0.0.3:7402 --bootstrap-expect 3",
 		},
@@ -130,7 +135,8 @@ file --config names, then the defaults.`,
 			fs.StringVar(&n.cfg.PeerAdvertise, "peer-advertise", "", "`ADDR` other nodes are told (default: that of --peer-listen)")
 			fs.StringVar(&n.cfg.GossipAdvertise, "gossip-advertise", "", "`ADDR` gossip is told (default: that of --gossip-listen)")
 			fs.StringVar(&n.cfg.Zone, "zone", "", "failure `ZONE` of the node")
-			fs.BoolVar(&n.cfg.Insecure, "insecure", false, "let everybody in; needed, because this version knows no tokens")
+			fs.StringVar(&n.cfg.AuthKeys, "auth-keys", "", "`FILE` with the public keys of tokens, a JWK set")
+			fs.BoolVar(&n.cfg.Insecure, "insecure", false, "want no tokens: let everybody who reaches the API port do everything")
 			n.declare(fs)
 			return func(ctx context.Context, p *program, _ []string) error {
 				switch {
@@ -140,8 +146,10 @@ file --config names, then the defaults.`,
 					return usagef("--bootstrap-expect and --replicas are not negative")
 				case n.cfg.BootstrapExpect > 1 && len(join) == 0:
 					return usagef("--bootstrap-expect %d needs --join with the addresses of the other nodes", n.cfg.BootstrapExpect)
-				case !n.cfg.Insecure:
-					return usagef("this version knows no tokens: say --insecure to let everybody who reaches the port use every facet, and keep the port private")
+				case n.cfg.AuthKeys == "" && !n.cfg.Insecure:
+					return usagef("serve needs --auth-keys FILE with the keys of tokens (\"facetd token keygen\" makes one), or --insecure to let everybody who reaches the port use every facet")
+				case n.cfg.AuthKeys != "" && n.cfg.Insecure:
+					return usagef("--auth-keys wants tokens and --insecure wants none; say one of them")
 				}
 				if id != "" {
 					var err error
@@ -157,19 +165,27 @@ file --config names, then the defaults.`,
 				if err := n.finish(p); err != nil {
 					return err
 				}
+				if !n.cfg.Insecure {
+					return n.serve(ctx, p, serveReady)
+				}
 				warning := "INSECURE: there are no tokens; everybody who reaches the port can read, change and delete every facet"
 				if !loopback(n.cfg.Listen) {
 					warning += ", and the port is not on loopback"
 				}
-				if _, told := p.env(underDev); !told {
+				if _, told := p.env(underDev); told {
+					n.cfg.Audit = nil // as with dev
+				} else {
 					n.cfg.Logger.Warn(warning, "listen", n.cfg.Listen)
 				}
-				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) {
-					fmt.Fprintf(w, "ready: node %s at http://%s/\n", nd.ID(), nd.Addr())
-				})
+				return n.serve(ctx, p, serveReady)
 			}
 		},
 	}
+}
+
+// serveReady is the line that scripts wait for.
+func serveReady(w io.Writer, nd *node.Node) {
+	fmt.Fprintf(w, "ready: node %s at http://%s/\n", nd.ID(), nd.Addr())
 }
 
 // clusterPorts fills in the addresses for other nodes where none are given.
@@ -226,6 +242,7 @@ killed, the others go on; all of them end with this command.`,
 					return usagef("%s holds the data of a cluster; say --nodes, or give the node another directory with --data", n.cfg.Dir)
 				}
 				n.cfg.Insecure = true
+				n.cfg.Audit = nil // whoever is at the terminal knows; it shows what goes wrong only
 				return n.serve(ctx, p, func(w io.Writer, nd *node.Node) { banner(w, nd.Addr().String(), n.cfg.Dir) })
 			}
 		},
@@ -354,6 +371,10 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 		}
 		defer closeProfiles()
 	}
+	if n.cfg.AuthKeys != "" {
+		stop := reloadOnHangup(nd)
+		defer stop()
+	}
 	ready(p.stdout, nd)
 	eof := n.stdinEnds(p)
 	select {
@@ -377,6 +398,29 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 		return fmt.Errorf("the node failed while it stopped: %w", err)
 	case s := <-p.signals:
 		return fmt.Errorf("stopped at once by a second signal (%v)", s)
+	}
+}
+
+// reloadOnHangup has a node read its keys again on SIGHUP.
+func reloadOnHangup(nd *node.Node) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-hangups:
+				nd.ReloadKeys()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+		<-ended
 	}
 }
 

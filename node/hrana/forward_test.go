@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/internal/fakeservice"
 	"github.com/facetd/facetd/node/service"
@@ -232,16 +233,14 @@ func TestForwardingWhenTheOwnerDies(t *testing.T) {
 // The owner sees the client's token, and a refusal here comes before anything else.
 func TestForwardingKeepsTheToken(t *testing.T) {
 	var seen [2]atomic.Int32
+	var revoked atomic.Bool
 	nodes, _ := startCluster(t, 2, func(i int, opts *httpapi.Options) {
-		opts.Authorize = func(r *http.Request, _ httpapi.Scope, _ httpapi.Access) (httpapi.Access, error) {
+		opts.Grant = func(tok string) (*token.Grant, error) {
 			seen[i].Add(1)
-			switch r.Header.Get("Authorization") {
-			case "Bearer rw":
-				return httpapi.Write, nil
-			case "Bearer ro":
-				return httpapi.Read, nil
+			if i == 1 && revoked.Load() {
+				return nil, facet.Errorf(facet.CodeUnauthorized, "revoked here already")
 			}
-			return httpapi.NoAccess, facet.Errorf(facet.CodeUnauthorized, "no token")
+			return grant(tok)
 		}
 	})
 	send := func(token, sql string) (int, string) {
@@ -275,5 +274,13 @@ func TestForwardingKeepsTheToken(t *testing.T) {
 	before := seen[1].Load()
 	if status, _ := send("", "SELECT 1"); status != 401 || seen[1].Load() != before {
 		t.Errorf("%d", status)
+	}
+	if status, _ := send("other", "SELECT 1"); status != 404 || seen[1].Load() != before {
+		t.Errorf("another tenant: %d", status)
+	}
+	// The owner judges for itself: it need not have the same keys at the moment.
+	revoked.Store(true)
+	if status, _ := send("rw", "INSERT INTO t VALUES (2)"); status != 401 {
+		t.Errorf("revoked at the owner: %d", status)
 	}
 }

@@ -12,10 +12,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/internal/fakeservice"
 	"github.com/facetd/facetd/node/service"
@@ -368,17 +370,25 @@ func TestBaseURLAndSecret(t *testing.T) {
 	}
 }
 
+// grant knows three tokens: ro and rw of the tenant acme, and one of another.
+func grant(tok string) (*token.Grant, error) {
+	c := token.Claims{Tenant: "acme", Facets: []string{"*"}, Expires: time.Unix(1, 0)}
+	switch tok {
+	case "rw":
+		c.Access = token.Write
+	case "ro":
+		c.Access = token.Read
+	case "other":
+		c.Tenant, c.Access = "bolt", token.Admin
+	default:
+		return nil, facet.Errorf(facet.CodeUnauthorized, "no valid token")
+	}
+	return c.Grant()
+}
+
 func TestAuthorize(t *testing.T) {
 	srv, svc := startServer(t, httpapi.Options{
-		Authorize: func(r *http.Request, scope httpapi.Scope, _ httpapi.Access) (httpapi.Access, error) {
-			switch r.Header.Get("Authorization") {
-			case "Bearer rw":
-				return httpapi.Write, nil
-			case "Bearer ro":
-				return httpapi.Read, nil
-			}
-			return httpapi.NoAccess, facet.Errorf(facet.CodeUnauthorized, "no valid token for %s", scope.Tenant)
-		},
+		Grant: grant,
 	})
 	send := func(token string) (int, string) {
 		req, err := http.NewRequest("POST", srv.URL+"/v1/db/acme/notes/v2/pipeline",
@@ -400,6 +410,9 @@ func TestAuthorize(t *testing.T) {
 	}
 	if code, body := send("none"); code != http.StatusUnauthorized || !strings.Contains(body, `"code":"UNAUTHORIZED"`) {
 		t.Errorf("no token: %d %s", code, body)
+	}
+	if code, body := send("other"); code != http.StatusNotFound || !strings.Contains(body, "facet acme/notes does not exist") {
+		t.Errorf("another tenant's token: %d %s", code, body)
 	}
 	if _, err := svc.Stat(t.Context(), notes); err == nil {
 		t.Error("a refused request created a facet")

@@ -46,7 +46,7 @@ func TestFacets(t *testing.T) {
 	const f = "/v1/facets/acme/notes"
 	a.table([]request{
 		{"GET", f, "", 404, `"code":"not_found"`, nil},
-		{"GET", f, "", 404, `there is no facet acme/notes`, nil}, // looking did not create it
+		{"GET", f, "", 404, `facet acme/notes does not exist`, nil}, // looking did not create it
 		{"DELETE", f, "", 404, `"not_found"`, nil},
 		{"GET", f + "/export", "", 404, `"not_found"`, nil},
 		{"POST", f + "/move", `{"to":"n1"}`, 404, `"not_found"`, nil},
@@ -249,55 +249,6 @@ func TestForeignPages(t *testing.T) {
 		{"POST", execPath, "SELECT 1 AS a", 200, `{"a":1}`, []string{"Origin: https://app.example", "Sec-Fetch-Site: cross-site"}},
 		{"POST", execPath, "SELECT 1 AS a", 200, `{"a":1}`, []string{"Origin: " + a.url, "Sec-Fetch-Site: same-origin"}},
 	})
-}
-
-func TestAuthorize(t *testing.T) {
-	type ask struct {
-		scope Scope
-		want  Access
-	}
-	var asked []ask
-	grant := map[string]Access{"ro": Read, "rw": Write, "admin": Admin, "none": NoAccess}
-	a := start(t, Options{Authorize: func(r *http.Request, scope Scope, want Access) (Access, error) {
-		asked = append(asked, ask{scope, want})
-		access, ok := grant[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
-		if !ok {
-			return NoAccess, facet.Errorf(facet.CodeUnauthorized, "no token")
-		}
-		return access, nil
-	}})
-	token := func(name string) []string { return []string{"Authorization: Bearer " + name} }
-	const f = "/v1/facets/acme/notes"
-	a.table([]request{
-		{"POST", execPath, "SELECT 1", 401, "Www-Authenticate: Bearer", nil},
-		{"POST", execPath, "SELECT 1", 403, `"forbidden"`, token("none")},
-		{"PUT", f, "", 403, `"forbidden"`, token("rw")},
-		{"PUT", f + "/import", "x", 403, `"forbidden"`, token("rw")},
-		{"POST", f + "/move", "{}", 403, `"forbidden"`, token("rw")},
-		{"GET", f, "", 404, "", token("ro")},
-		{"PUT", f, "", 201, "", token("admin")},
-		{"POST", execPath, "CREATE TABLE t (a)", 403, `"read_only"`, token("ro")},
-		{"POST", execPath, "CREATE TABLE t (a)", 200, "", token("rw")},
-		{"POST", execPath, "SELECT * FROM t", 200, "", token("ro")},
-		{"DELETE", f, "", 403, "", token("rw")},
-		{"GET", f, "", 401, "", nil},
-		{"GET", f + "/export", "", 401, "", nil},
-		{"GET", "/v1/facets?tenant=acme", "", 401, "", nil},
-		{"GET", "/v1/cluster", "", 401, "", nil},
-		{"GET", "/v1/operations", "", 401, "", nil},
-		{"GET", "/v1/operations", "", 200, "", token("ro")},
-		{"POST", "/v1/operations", `{"kind":"repair"}`, 403, "", token("rw")},
-		{"DELETE", "/v1/operations/op-1", "", 403, "", token("rw")},
-		{"PUT", f + "/pin", "", 403, "", token("rw")},
-		{"DELETE", f + "/pin", "", 403, "", token("rw")},
-		{"GET", "/metrics", "", 401, "", nil},
-		{"GET", "/livez", "", 200, "", nil},
-		{"GET", "/readyz", "", 200, "", nil},
-		{"GET", "/", "", 200, "", nil},
-	})
-	if asked[0] != (ask{Scope{"acme", "notes"}, Read}) || asked[2] != (ask{Scope{"acme", "notes"}, Admin}) {
-		t.Errorf("asked %v", asked)
-	}
 }
 
 // The native protocol gets the bare connection, with its own path below.

@@ -4,7 +4,7 @@
 //
 // It owns URLs, methods, bodies, statuses and the http.Server. It refuses to
 // know how a node works: everything goes through service.Service, and who may
-// do what is asked of Options.Authorize. Package node mounts it; docs/HTTP.md is
+// do what is asked of Options.Grant. Package node mounts it; docs/HTTP.md is
 // its text.
 //
 // A Handler is safe for concurrent use and holds nothing but the bytes of the

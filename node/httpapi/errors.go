@@ -143,6 +143,9 @@ func hintOf(e *facet.Error) string {
 // fail answers with an error.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f := toFailure(err)
+	if rec, ok := w.(*recorder); ok {
+		rec.code = f.Code
+	}
 	status := f.status
 	if status == 0 {
 		status = statusOf(f.wireError)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
@@ -81,7 +82,7 @@ func planExec(name facet.Name, b *execBody, readOnly bool) plan {
 }
 
 func (h *Handler) exec(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	access, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
+	access, err := h.onFacet(r, name, token.Read)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -97,7 +98,7 @@ func (h *Handler) exec(w http.ResponseWriter, r *http.Request, name facet.Name) 
 		h.fail(w, r, err)
 		return
 	}
-	p := planExec(name, b, access < Write)
+	p := planExec(name, b, access < token.Write)
 	resp, err := service.Do(r.Context(), h.svc, p.req)
 	if err == nil {
 		err = p.failed(b, &resp)

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/hrana"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
@@ -39,11 +41,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, badRequest("after is longer than any facet's name"))
 		return
 	}
-	if _, err := h.authorize(r, Scope{Tenant: tenant}, Read); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	infos, more, err := h.svc.List(r.Context(), tenant, after, limit)
+	infos, more, err := h.page(r, tenant, after, limit)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -68,6 +66,50 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 	jw.Close() // a peer that is gone needs no answer
 }
 
+// page is one page of a listing. Of facets that the caller may not read it shows
+// nothing, and where there are more does not tell either: the search goes on until
+// the page is full, and steps over what lies between the names of a token.
+func (h *Handler) page(r *http.Request, tenant facet.Tenant, after string, limit int) (page []service.Info, more bool, err error) {
+	g, err := h.grant(r)
+	if err != nil {
+		return nil, false, err
+	}
+	if g.Tenant(tenant) < token.Read {
+		return nil, false, facet.Errorf(facet.CodeNotFound, "tenant %s does not exist", tenant)
+	}
+	for len(page) <= limit {
+		from, ok := g.Seek(tenant, after)
+		if !ok {
+			return page, false, nil
+		}
+		if from != after {
+			// The listing begins behind a name; no name lies between this one and from.
+			last := len(from) - 1
+			after = from[:last] + string(from[last]-1) + "\x7f"
+		}
+		infos, more, err := h.svc.List(r.Context(), tenant, after, limit+1)
+		if err != nil {
+			return nil, false, err
+		}
+		for i := range infos {
+			if g.Facet(infos[i].Name) >= token.Read {
+				page = append(page, infos[i])
+			}
+			after = infos[i].Name.Facet
+		}
+		if !more {
+			break
+		}
+		if len(infos) == 0 {
+			return page, true, nil // all of these are being deleted
+		}
+	}
+	if len(page) > limit {
+		return page[:limit], true, nil
+	}
+	return page, false, nil
+}
+
 // query reads the URL's query and refuses names it does not know.
 func query(r *http.Request, known ...string) (url.Values, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
@@ -88,11 +130,11 @@ names:
 
 // facet answers GET, PUT and DELETE of /v1/facets/T/F.
 func (h *Handler) facet(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	want := Admin
+	want := token.Admin
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		want = Read
+		want = token.Read
 	}
-	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, want)
+	_, err := h.onFacet(r, name, want)
 	if err == nil {
 		_, err = query(r)
 	}
@@ -174,7 +216,7 @@ func writeInfo(w *httpjson.Writer, info *service.Info) {
 
 // export sends the facet as a SQLite file.
 func (h *Handler) export(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
+	_, err := h.onFacet(r, name, token.Read)
 	if err == nil {
 		_, err = query(r)
 	}
@@ -210,7 +252,7 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request, name facet.Name
 
 // importFile makes or exchanges the facet by a SQLite file.
 func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Admin)
+	_, err := h.onFacet(r, name, token.Admin)
 	var q url.Values
 	if err == nil {
 		q, err = query(r, "replace")
@@ -245,16 +287,17 @@ func (h *Handler) importFile(w http.ResponseWriter, r *http.Request, name facet.
 // clone answers POST /v1/facets/T/F/clone {"to":"TENANT/FACET"}. Whoever asks may read
 // the source and administer what is made of it.
 func (h *Handler) clone(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	_, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
+	_, err := h.onFacet(r, name, token.Read)
 	var to facet.Name
 	if err == nil {
 		to, err = h.cloneTo(w, r)
 	}
 	if err == nil {
-		_, err = h.authorize(r, Scope{to.Tenant, to.Facet}, Admin)
+		_, err = h.onFacet(r, to, token.Admin)
 	}
 	var info service.Info
 	if err == nil {
+		detail(w, slog.String("to", to.String()))
 		info, err = h.svc.Clone(r.Context(), name, to)
 	}
 	if err != nil {

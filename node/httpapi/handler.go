@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/hrana"
 	"github.com/facetd/facetd/node/internal/forward"
 	"github.com/facetd/facetd/node/internal/httpjson"
@@ -34,6 +35,9 @@ func New(svc service.Service, opts Options) *Handler {
 	if h.log == nil {
 		h.log = slog.Default()
 	}
+	if h.opts.Audit == nil {
+		h.opts.Audit = h.log
+	}
 	if h.opts.Operator == nil {
 		h.opts.Operator = nobody{}
 	}
@@ -44,8 +48,8 @@ func New(svc service.Service, opts Options) *Handler {
 	h.hrana = hrana.New(svc, hrana.Options{
 		Log: h.log, Forward: h.forward, BaseURL: opts.BaseURL, BatonSecret: opts.BatonSecret, Budget: h.budget,
 		Authorize: func(r *http.Request, name facet.Name) (readOnly bool, err error) {
-			access, err := h.authorize(r, Scope{name.Tenant, name.Facet}, Read)
-			return access < Write, err
+			access, err := h.onFacet(r, name, token.Read)
+			return access < token.Write, err
 		},
 	})
 	return h
@@ -54,21 +58,6 @@ func New(svc service.Service, opts Options) *Handler {
 // Close ends idle connections to other nodes. It is called when the server of the
 // handler has ended.
 func (h *Handler) Close() { h.forward.Close() }
-
-// authorize asks who the caller is and refuses less than want.
-func (h *Handler) authorize(r *http.Request, scope Scope, want Access) (Access, error) {
-	if h.opts.Authorize == nil {
-		return Admin, nil
-	}
-	access, err := h.opts.Authorize(r, scope, want)
-	if err != nil {
-		return NoAccess, err
-	}
-	if access < want {
-		return NoAccess, facet.Errorf(facet.CodeForbidden, "the token does not allow this")
-	}
-	return access, nil
-}
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -139,25 +128,6 @@ func (h *Handler) sameOrigin(r *http.Request) error {
 func hintedAs(code facet.Code, hint, format string, args ...any) *failure {
 	return &failure{wireError: facet.Errorf(code, format, args...), hint: hint, step: -1}
 }
-
-// recorder notes whether an answer has begun. Everything else, as deadlines and
-// flushing, goes to the real one through Unwrap.
-type recorder struct {
-	http.ResponseWriter
-	began bool
-}
-
-func (w *recorder) WriteHeader(status int) {
-	w.began = true
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(p []byte) (int, error) {
-	w.began = true
-	return w.ResponseWriter.Write(p)
-}
-
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // cleanSlashes makes one slash of several: clients join a base URL that ends
 // with one and a path that begins with one.

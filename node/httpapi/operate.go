@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
@@ -17,7 +19,7 @@ import (
 // move answers POST /v1/facets/T/F/move {"to":"NODE"}: when it does, the node is
 // the owner.
 func (h *Handler) move(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	body, err := h.smallBody(w, r, Scope{name.Tenant, name.Facet})
+	body, err := h.smallBody(w, r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -33,7 +35,7 @@ func (h *Handler) move(w http.ResponseWriter, r *http.Request, name facet.Name) 
 // pin answers PUT /v1/facets/T/F/pin, with a body {"node":"NODE"} or none, and
 // DELETE of the same.
 func (h *Handler) pin(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	body, err := h.smallBody(w, r, Scope{name.Tenant, name.Facet})
+	body, err := h.smallBody(w, r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -56,6 +58,7 @@ func (h *Handler) pin(w http.ResponseWriter, r *http.Request, name facet.Name) {
 func (h *Handler) moved(w http.ResponseWriter, r *http.Request, name facet.Name, to cluster.NodeID, pin service.Pin, err error) {
 	var info service.Info
 	if err == nil {
+		detail(w, slog.String("to", string(to)))
 		info, err = h.opts.Operator.Move(r.Context(), name, to, pin)
 	}
 	if err != nil {
@@ -65,10 +68,11 @@ func (h *Handler) moved(w http.ResponseWriter, r *http.Request, name facet.Name,
 	answerInfo(w, http.StatusOK, &info)
 }
 
-// smallBody reads the body of a request that an Admin of scope may make, and
-// that has no query.
-func (h *Handler) smallBody(w http.ResponseWriter, r *http.Request, scope Scope) (*httpjson.Body, error) {
-	if _, err := h.authorize(r, scope, Admin); err != nil {
+// smallBody reads the body of a request that an operator may make, and that has no
+// query. Where facets are is the operator's business, not the tenant's: they share
+// the nodes.
+func (h *Handler) smallBody(w http.ResponseWriter, r *http.Request) (*httpjson.Body, error) {
+	if err := h.onCluster(r, token.Admin); err != nil {
 		return nil, err
 	}
 	if _, err := query(r); err != nil {
@@ -98,12 +102,8 @@ func (d *execDecoder) nodeID(node *cluster.NodeID) error {
 	})
 }
 
-// operations answers GET and POST of /v1/operations.
+// operations answers GET /v1/operations.
 func (h *Handler) operations(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost {
-		h.startOperation(w, r)
-		return
-	}
 	list, err := h.listOperations(r)
 	if err != nil {
 		h.fail(w, r, err)
@@ -124,7 +124,7 @@ func (h *Handler) operations(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) listOperations(r *http.Request) ([]service.Operation, error) {
-	if _, err := h.authorize(r, Scope{}, Read); err != nil {
+	if err := h.onCluster(r, token.Read); err != nil {
 		return nil, err
 	}
 	if _, err := query(r); err != nil {
@@ -136,7 +136,7 @@ func (h *Handler) listOperations(r *http.Request) ([]service.Operation, error) {
 // startOperation answers POST /v1/operations: 202 with the operation when it
 // runs, 200 when there was nothing to wait for.
 func (h *Handler) startOperation(w http.ResponseWriter, r *http.Request) {
-	body, err := h.smallBody(w, r, Scope{})
+	body, err := h.smallBody(w, r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -145,6 +145,7 @@ func (h *Handler) startOperation(w http.ResponseWriter, r *http.Request) {
 	body.Close()
 	var op service.Operation
 	if err == nil {
+		detail(w, slog.String("kind", string(req.Kind)), slog.String("node", string(req.Node)), slog.Bool("force", req.Force))
 		op, err = h.opts.Operator.Start(r.Context(), req)
 	}
 	if err != nil {
@@ -204,14 +205,10 @@ func kindNames() string {
 	return strings.Join(names, ", ")
 }
 
-// operation answers GET and DELETE of /v1/operations/ID.
+// operation answers GET /v1/operations/ID.
 func (h *Handler) operation(w http.ResponseWriter, r *http.Request, id string) {
 	if len(id) > maxOperationID {
 		h.fail(w, r, facet.Errorf(facet.CodeNotFound, "there is no operation %s", shown(id)))
-		return
-	}
-	if r.Method == http.MethodDelete {
-		h.cancelOperation(w, r, id)
 		return
 	}
 	list, err := h.listOperations(r)
@@ -226,8 +223,13 @@ func (h *Handler) operation(w http.ResponseWriter, r *http.Request, id string) {
 	answerOperation(w, http.StatusOK, &list[i])
 }
 
+// cancelOperation answers DELETE /v1/operations/ID.
 func (h *Handler) cancelOperation(w http.ResponseWriter, r *http.Request, id string) {
-	_, err := h.authorize(r, Scope{}, Admin)
+	if len(id) > maxOperationID {
+		h.fail(w, r, facet.Errorf(facet.CodeNotFound, "there is no operation %s", shown(id)))
+		return
+	}
+	err := h.onCluster(r, token.Admin)
 	if err == nil {
 		_, err = query(r)
 	}
@@ -287,8 +289,7 @@ func writeTime(w *httpjson.Writer, t time.Time) {
 // recoverFacet answers POST /v1/facets/T/F/recover {"from":"NODE"}: when it does, the name
 // leads to a facet made of the copy at that node, unless it is a dry run.
 func (h *Handler) recoverFacet(w http.ResponseWriter, r *http.Request, name facet.Name) {
-	// What is lost is lost for the platform, so it is not for an admin of the tenant.
-	body, err := h.smallBody(w, r, Scope{})
+	body, err := h.smallBody(w, r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -297,6 +298,7 @@ func (h *Handler) recoverFacet(w http.ResponseWriter, r *http.Request, name face
 	body.Close()
 	var rec service.Recovery
 	if err == nil {
+		detail(w, slog.String("from", string(req.From)), slog.Bool("dry_run", req.DryRun))
 		rec, err = h.opts.Operator.Recover(r.Context(), name, req)
 	}
 	if err != nil {

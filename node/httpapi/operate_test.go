@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -53,23 +51,6 @@ func TestCloneFacet(t *testing.T) {
 		{"POST", f + "/clone", `{"as":"bolt/copy"}`, 400, `unknown field`, nil},
 		{"POST", f + "/clone?to=bolt/copy", ``, 400, `unknown query parameter`, nil},
 		{"GET", f + "/clone", "", 405, "Allow: POST", nil},
-	})
-}
-
-// Who clones may read the source and administer what is made of it.
-func TestCloneNeedsBoth(t *testing.T) {
-	a := start(t, Options{Authorize: func(_ *http.Request, s Scope, _ Access) (Access, error) {
-		return map[facet.Tenant]Access{"acme": Read, "bolt": Admin}[s.Tenant], nil
-	}})
-	for _, f := range []facet.Name{{Tenant: "acme", Facet: "notes"}, {Tenant: "bolt", Facet: "notes"}} {
-		if _, err := a.svc.Import(t.Context(), f, bytes.NewReader(nil), false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	a.table([]request{
-		{"POST", "/v1/facets/acme/notes/clone", `{"to":"bolt/copy"}`, 201, `"tenant":"bolt"`, nil},
-		{"POST", "/v1/facets/bolt/notes/clone", `{"to":"acme/copy"}`, 403, `"forbidden"`, nil},
-		{"POST", "/v1/facets/zeta/notes/clone", `{"to":"bolt/zeta"}`, 403, `"forbidden"`, nil},
 	})
 }
 

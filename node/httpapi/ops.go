@@ -7,6 +7,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/internal/httpjson"
 	"github.com/facetd/facetd/node/service"
 )
@@ -51,7 +52,7 @@ func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) metrics(w http.ResponseWriter, r *http.Request) {
-	if _, err := h.authorize(r, Scope{}, Read); err != nil {
+	if err := h.onCluster(r, token.Read); err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -64,7 +65,7 @@ func (h *Handler) metrics(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
-	_, err := h.authorize(r, Scope{}, Read)
+	g, err := h.grant(r)
 	if err == nil {
 		_, err = query(r)
 	}
@@ -75,6 +76,10 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
 	c := h.svc.Cluster(r.Context())
 	jsonHeader(w)
 	jw := httpjson.NewWriter(w, http.StatusOK)
+	if g.Cluster() < token.Read {
+		writeAddresses(jw, c.Nodes)
+		return
+	}
 	jw.Raw(`{"id":`)
 	httpjson.Str(jw, c.ID)
 	jw.Raw(`,"self":`)
@@ -99,6 +104,26 @@ func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
 	}
 	jw.Raw("]}\n")
 	jw.Close() // a peer that is gone needs no answer
+}
+
+// writeAddresses tells a tenant where the nodes are, and nothing else: his clients
+// need another one when theirs is gone, and redirects name them anyway.
+func writeAddresses(w *httpjson.Writer, nodes []service.Node) {
+	w.Raw(`{"nodes":[`)
+	for i := range nodes {
+		if i > 0 {
+			w.Byte(',')
+		}
+		w.Raw("\n" + `{"id":`)
+		httpjson.Str(w, string(nodes[i].ID))
+		w.Raw(`,"state":`)
+		httpjson.Str(w, string(nodes[i].State))
+		w.Raw(`,"api":`)
+		httpjson.Str(w, nodes[i].API)
+		w.Byte('}')
+	}
+	w.Raw("]}\n")
+	w.Close() // a peer that is gone needs no answer
 }
 
 func writeNode(w *httpjson.Writer, n *service.Node, leader cluster.NodeID) {

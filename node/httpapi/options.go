@@ -11,25 +11,9 @@ import (
 	"strings"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/token"
 	"github.com/facetd/facetd/node/service"
 )
-
-// Access is what a caller may do, each including the ones before.
-type Access uint8
-
-const (
-	NoAccess Access = iota
-	Read            // read rows, look at a facet, export it
-	Write           // change rows, create by first write
-	Admin           // create, delete, import, move, pin; operations on the cluster
-)
-
-// Scope is what a request wants to reach. An empty Facet means the tenant as a
-// whole, an empty Tenant the cluster.
-type Scope struct {
-	Tenant facet.Tenant
-	Facet  string
-}
 
 // Options of a Handler. The zero value lets everybody in and offers no native
 // protocol.
@@ -38,10 +22,15 @@ type Options struct {
 	// slog.Default().
 	Log *slog.Logger
 
-	// Authorize returns what the caller may do in scope. want is the least the
-	// request needs; an answer below it is refused as forbidden. An error, best a
-	// *facet.Error, is answered as it is. Default: everybody is Admin.
-	Authorize func(r *http.Request, scope Scope, want Access) (Access, error)
+	// Grant tells what the bearer of a token may reach now; the token is empty where
+	// a request shows none. Its error, best a *facet.Error, is answered as it is. It is
+	// asked for every request, so it must be quick. Default: everybody may do
+	// everything.
+	Grant func(tok string) (*token.Grant, error)
+
+	// Audit gets a line for every administrative request, whatever came of it.
+	// Default: Log.
+	Audit *slog.Logger
 
 	// Operator does what operators ask for: moves, pins, operations. Default: a
 	// node that refuses it all.

@@ -11,7 +11,7 @@ import (
 )
 
 // route finds the endpoint of a path.
-func (h *Handler) route(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) route(w *recorder, r *http.Request) {
 	path := r.URL.Path
 	switch path {
 	case "/":
@@ -46,6 +46,10 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request) {
 		return
 	case "/v1/operations", "/v1/operations/":
 		if h.allow(w, r, http.MethodGet, http.MethodPost) {
+			if r.Method == http.MethodPost {
+				h.audited(w, r, "start operation", "cluster", func() { h.startOperation(w, r) })
+				return
+			}
 			h.operations(w, r)
 		}
 		return
@@ -56,7 +60,12 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request) {
 	}
 	if rest, ok := strings.CutPrefix(path, "/v1/operations/"); ok {
 		if h.allow(w, r, http.MethodGet, http.MethodDelete) {
-			h.operation(w, r, strings.TrimSuffix(rest, "/"))
+			id := strings.TrimSuffix(rest, "/")
+			if r.Method == http.MethodDelete {
+				h.audited(w, r, "cancel operation", shown(id), func() { h.cancelOperation(w, r, id) })
+				return
+			}
+			h.operation(w, r, id)
 		}
 		return
 	}
@@ -92,7 +101,7 @@ func (h *Handler) notFound(w http.ResponseWriter, r *http.Request, hint string) 
 }
 
 // routeFacet finds the endpoint of TENANT/FACET[/ACTION].
-func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string) {
+func (h *Handler) routeFacet(w *recorder, r *http.Request, rest string) {
 	tenant, rest, _ := strings.Cut(rest, "/")
 	name, action, _ := strings.Cut(rest, "/")
 	action = strings.TrimSuffix(action, "/")
@@ -105,9 +114,20 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 		h.fail(w, r, err)
 		return
 	}
+	audited := func(what string, answer func(http.ResponseWriter, *http.Request, facet.Name)) {
+		h.audited(w, r, what, id.String(), func() { answer(w, r, id) })
+	}
 	switch action {
 	case "":
-		if h.allow(w, r, http.MethodGet, http.MethodPut, http.MethodDelete) {
+		if !h.allow(w, r, http.MethodGet, http.MethodPut, http.MethodDelete) {
+			return
+		}
+		switch r.Method {
+		case http.MethodPut:
+			audited("create facet", h.facet)
+		case http.MethodDelete:
+			audited("delete facet", h.facet)
+		default:
 			h.facet(w, r, id)
 		}
 	case "export":
@@ -116,23 +136,28 @@ func (h *Handler) routeFacet(w http.ResponseWriter, r *http.Request, rest string
 		}
 	case "import":
 		if h.allow(w, r, http.MethodPut) {
-			h.importFile(w, r, id)
+			audited("import facet", h.importFile)
 		}
 	case "clone":
 		if h.allow(w, r, http.MethodPost) {
-			h.clone(w, r, id)
+			audited("clone facet", h.clone)
 		}
 	case "move":
 		if h.allow(w, r, http.MethodPost) {
-			h.move(w, r, id)
+			audited("move facet", h.move)
 		}
 	case "pin":
-		if h.allow(w, r, http.MethodPut, http.MethodDelete) {
-			h.pin(w, r, id)
+		if !h.allow(w, r, http.MethodPut, http.MethodDelete) {
+			return
+		}
+		if r.Method == http.MethodDelete {
+			audited("unpin facet", h.pin)
+		} else {
+			audited("pin facet", h.pin)
 		}
 	case "recover":
 		if h.allow(w, r, http.MethodPost) {
-			h.recoverFacet(w, r, id)
+			audited("recover facet", h.recoverFacet)
 		}
 	default:
 		h.notFound(w, r, "below a facet there are export, import, clone, move, pin and recover; a facet's name has no slash")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/wire"
+	"github.com/facetd/facetd/node/internal/bearer"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -21,10 +22,9 @@ type Options struct {
 	// Node, Cluster and Software are told to clients in the handshake.
 	Node, Cluster, Software string
 
-	// Authorize says whether the bearer of token may reach name, and write there.
-	// It is asked for every request, so it must be quick. nil allows everything.
-	// A request that may read but not write goes on as read-only.
-	Authorize func(token string, name facet.Name, write bool) error
+	// Authenticate tells who shows a token, empty where a client shows none. Its error
+	// ends the connection before it has begun. nil lets everybody do everything.
+	Authenticate func(tok string) (Bearer, error)
 
 	// MaxInFlight is how many unanswered requests a connection may have. Default
 	// wire.DefaultMaxInFlight; what exceeds it is refused with CodeOverloaded.
@@ -38,6 +38,19 @@ type Options struct {
 
 	// Log gets one line per connection that ends badly. Default slog.Default().
 	Log *slog.Logger
+}
+
+// Bearer is who showed the token of a connection. It may be asked from any goroutine.
+// Errors are *facet.Error or wrap one.
+type Bearer interface {
+	// Facet tells whether the facet is within reach now, and whether only to read: a
+	// request goes on as read-only then. It is asked for every request, so it must be
+	// quick.
+	Facet(name facet.Name) (readOnly bool, err error)
+	// Check tells whether the token is good now.
+	Check() error
+	// Until is from when on the token will not be; zero is never.
+	Until() time.Time
 }
 
 // Server serves the native protocol on top of a Service.
@@ -80,7 +93,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, facet.Errorf(facet.CodeInternal, "this server cannot hand over the connection"))
 		return
 	}
-	sess := newSession(s, bearer(r))
+	tok, err := bearer.Token(r)
+	if err != nil && s.opt.Authenticate != nil {
+		var e *facet.Error
+		errors.As(err, &e) // it is one
+		w.Header().Set("WWW-Authenticate", `Bearer realm="facetd"`)
+		refuse(w, http.StatusUnauthorized, e)
+		return
+	}
+	sess := newSession(s, tok)
 	if err := s.admit(sess); err != nil {
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, err)
@@ -119,14 +140,6 @@ func asksFor(r *http.Request) bool {
 	return false
 }
 
-func bearer(r *http.Request) string {
-	scheme, tok, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") || len(tok) > wire.MaxToken {
-		return ""
-	}
-	return strings.TrimSpace(tok)
-}
-
 func refuse(w http.ResponseWriter, status int, e *facet.Error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -153,6 +166,20 @@ func (s *Server) forget(sess *session) {
 	delete(s.sessions, sess)
 	s.mu.Unlock()
 	s.running.Done()
+}
+
+// Recheck judges the token of every connection again: it is called when other keys are
+// in force. Who is not let in any more is told so and has to go.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	all := make([]*session, 0, len(s.sessions))
+	for sess := range s.sessions {
+		all = append(all, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range all {
+		sess.recheck()
+	}
 }
 
 // Close drains the server: clients are told to go away, requests under way and
@@ -187,4 +214,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
-var errShutdown = fmt.Errorf("%w: node shuts down", wire.ErrClosed)
+var (
+	errShutdown  = fmt.Errorf("%w: node shuts down", wire.ErrClosed)
+	errTokenOver = fmt.Errorf("%w: the token is not good any more", wire.ErrClosed)
+)

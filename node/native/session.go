@@ -26,7 +26,8 @@ type session struct {
 	token  string
 	intern wire.Interner
 
-	greeted bool // reading goroutine only
+	greeted bool   // reading goroutine only
+	bearer  Bearer // set once, by the reading goroutine under mu; nil: everything is allowed
 	hello   *time.Timer
 
 	mu       sync.Mutex
@@ -34,8 +35,10 @@ type session struct {
 	bytes    int // of the requests in calls
 	txs      map[facet.TxID]openTx
 	draining bool
-	leaving  bool // drained for long enough: end when idle
-	lost     bool // the connection is over
+	leaving  bool         // drained for long enough: end when idle
+	over     *facet.Error // the token is not good any more: nothing new is done
+	expiry   *time.Timer  // recheck; nil where the token has no end
+	lost     bool         // the connection is over
 	aborted  error
 	idle     chan struct{}
 }
@@ -77,6 +80,9 @@ func (s *session) serve(conn *wire.Conn) error {
 
 	s.mu.Lock()
 	s.lost = true
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
 	running := make([]*call, 0, len(s.calls))
 	for _, c := range s.calls {
 		c.refs.Add(1)
@@ -143,6 +149,10 @@ func (s *session) greet(f wire.Frame) error {
 	if h.Token != "" {
 		s.token = h.Token
 	}
+	if err := s.authenticate(); err != nil {
+		s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeGoAway, 0, s.srv.wireError(err)))
+		return fmt.Errorf("%w: %w", wire.ErrProtocol, err)
+	}
 	s.greeted = true
 	s.hello.Stop()
 	s.conn.SetMaxFrame(wire.MaxFrame)
@@ -154,6 +164,22 @@ func (s *session) greet(f wire.Frame) error {
 		Cluster:     s.srv.opt.Cluster,
 		Software:    s.srv.opt.Software,
 	}))
+}
+
+// authenticate finds out who shows the token.
+func (s *session) authenticate() error {
+	if s.srv.opt.Authenticate == nil {
+		return nil
+	}
+	b, err := s.srv.opt.Authenticate(s.token)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.bearer = b
+	s.mu.Unlock()
+	s.recheck() // the keys may have changed meanwhile, and nobody looked here
+	return nil
 }
 
 // request takes one request in: refused, or submitted.
@@ -190,18 +216,15 @@ func (s *session) request(f wire.Frame) error {
 	return nil
 }
 
-// authorize asks the hook; a bearer who may only read gets a read-only request.
+// authorize lets a request through that the bearer may make; one who may only read
+// gets a read-only request.
 func (s *session) authorize(r *facet.Request) error {
-	hook := s.srv.opt.Authorize
-	if hook == nil {
+	if s.bearer == nil {
 		return nil
 	}
-	err := hook(s.token, r.Name, !r.ReadOnly)
-	if err != nil && !r.ReadOnly && (errors.Is(err, facet.ErrForbidden) || errors.Is(err, facet.ErrReadOnly)) {
-		if hook(s.token, r.Name, false) == nil {
-			r.ReadOnly = true
-			return nil
-		}
+	readOnly, err := s.bearer.Facet(r.Name)
+	if readOnly {
+		r.ReadOnly = true
 	}
 	return err
 }
@@ -209,6 +232,8 @@ func (s *session) authorize(r *facet.Request) error {
 // admissible applies the limits of the connection. s.mu is held.
 func (s *session) admissible(c *call) error {
 	switch {
+	case s.over != nil:
+		return s.over
 	case s.draining && c.Request.Tx.IsZero():
 		return retryLater(facet.CodeUnavailable, "the node is shutting down; use another one")
 	case len(s.calls) >= s.srv.opt.MaxInFlight:
@@ -274,8 +299,8 @@ func (s *session) answer(c *call) {
 	if len(s.calls) == 0 {
 		if s.lost {
 			close(s.idle)
-		} else if s.leaving && len(s.txs) == 0 {
-			s.conn.Finish(errShutdown)
+		} else if s.leaving {
+			s.finish()
 		}
 	}
 	s.mu.Unlock()
@@ -321,19 +346,59 @@ func (s *session) drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
+	s.sendAway(facet.Errorf(facet.CodeUnavailable, "the node is shutting down; use another one"))
+}
+
+// sendAway is the part of drain that needs a connection. s.mu is held.
+func (s *session) sendAway(e *facet.Error) {
 	if s.conn == nil {
 		return // serve comes back here
 	}
-	e := facet.Errorf(facet.CodeUnavailable, "the node is shutting down; use another one")
 	s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeGoAway, 0, e))
 	time.AfterFunc(drainGrace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.leaving = true
-		if len(s.calls) == 0 && len(s.txs) == 0 {
-			s.conn.Finish(errShutdown)
+		if len(s.calls) == 0 {
+			s.finish()
 		}
 	})
+}
+
+// finish ends a connection that is leaving and has nothing under way. Open
+// transactions keep one of a node that shuts down; a bearer who is not let in any
+// more can do nothing with his, and they end with it. s.mu is held.
+func (s *session) finish() {
+	switch {
+	case s.over != nil:
+		s.conn.Finish(errTokenOver)
+	case len(s.txs) == 0:
+		s.conn.Finish(errShutdown)
+	}
+}
+
+// recheck judges the token again: when it should have ended, and when other keys are
+// in force. If it is good still, the next time is set.
+func (s *session) recheck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bearer == nil || s.lost || s.over != nil {
+		return
+	}
+	if err := s.bearer.Check(); err != nil {
+		// What is under way was begun with a good token and is answered.
+		s.over = s.srv.wireError(err)
+		s.sendAway(s.over)
+		return
+	}
+	until := s.bearer.Until()
+	switch {
+	case until.IsZero():
+	case s.expiry == nil:
+		s.expiry = time.AfterFunc(time.Until(until), s.recheck)
+	default:
+		s.expiry.Reset(time.Until(until))
+	}
 }
 
 // abort ends the connection at once.

@@ -450,7 +450,7 @@ func (m *Manager) existing(name facet.Name) (Row, error) {
 		}
 	}
 	if !ok {
-		return Row{}, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return Row{}, facet.NoSuchFacet(name)
 	}
 	return row, nil
 }

@@ -33,7 +33,7 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 	row, ok := m.opts.Placement.Lookup(name)
 	switch {
 	case !ok:
-		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return facet.NoSuchFacet(name)
 	case len(t.Set) == 0:
 		t.Set = row.Set()
 	}
@@ -75,7 +75,7 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 func (m *Manager) give(ctx context.Context, name facet.Name, t Transfer) (Row, error) {
 	row, ok := m.opts.Placement.Lookup(name)
 	if !ok {
-		return row, facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return row, facet.NoSuchFacet(name)
 	}
 	if !row.Mine {
 		return row, NotOwner(&row)
@@ -96,7 +96,7 @@ func (m *Manager) give(ctx context.Context, name facet.Name, t Transfer) (Row, e
 func (m *Manager) Heal(ctx context.Context, name facet.Name, since facet.Epoch) error {
 	row, ok := m.opts.Placement.Lookup(name)
 	if !ok {
-		return facet.Errorf(facet.CodeNotFound, "facet %s does not exist", name)
+		return facet.NoSuchFacet(name)
 	}
 	all := !slices.ContainsFunc(row.Set(), func(x Member) bool { return !m.reaches(x.Node) })
 	if row.Mine && row.Epoch <= since && all {

@@ -327,5 +327,5 @@ func (db *database) info() service.Info {
 func (db *database) position() facet.Position { return facet.Position{Epoch: 1, Seq: db.seq} }
 
 func notFound(name facet.Name) error {
-	return facet.Errorf(facet.CodeNotFound, "there is no facet %v", name)
+	return facet.NoSuchFacet(name)
 }

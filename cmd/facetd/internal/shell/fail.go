@@ -62,7 +62,7 @@ func Hint(err error) string {
 	case facet.CodeDiskFull:
 		return "reads still work; writes do again when the node has free disk space"
 	case facet.CodeUnauthorized:
-		return "give a token with --token or FACETD_TOKEN"
+		return "give a token with --token, --token-file or FACETD_TOKEN; \"facetd token create\" makes one"
 	}
 	return ""
 }
