@@ -45,9 +45,9 @@ func (m *Manager) installFile(ctx context.Context, row *Row, base pages.Base, pa
 // installOwn makes the pages of a database the content of a new facet at base (rule
 // R44). The store writes its own file and compares its checksum with base.
 func (m *Manager) installOwn(ctx context.Context, row *Row, base pages.Base, source io.Reader) error {
-	r, err := m.opts.Store.Create(row.Incarnation)
+	r, err := m.createOwn(ctx, row.Incarnation)
 	if err != nil {
-		return copyError(err)
+		return err
 	}
 	_, err = r.Install(ctx, replica.Snapshot{
 		Epoch: row.Epoch, Boot: replica.Boot(m.opts.Self.Boot), Position: base.Position, Source: source, MaxPages: base.Pages,

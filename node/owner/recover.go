@@ -170,12 +170,19 @@ func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
 	}
-	r, err = st.Create(row.Incarnation)
+	return d.m.createOwn(ctx, row.Incarnation)
+}
+
+// createOwn makes this node's copy of a facet, and waits where the log has no room
+// at the moment.
+func (m *Manager) createOwn(ctx context.Context, id facet.Incarnation) (replica.Replica, error) {
+	st := m.opts.Store
+	r, err := st.Create(id)
 	for errors.Is(err, replica.ErrBusy) {
 		if werr := st.Wait(ctx, 0); werr != nil && !errors.Is(werr, replica.ErrBusy) {
 			return r, copyError(werr)
 		}
-		r, err = st.Create(row.Incarnation)
+		r, err = st.Create(id)
 	}
 	return r, copyError(err)
 }

@@ -62,6 +62,7 @@ func (r *room) check(err error) {
 // add makes a facet of n pages.
 func (r *room) add(id facet.Incarnation, n int) {
 	r.t.Helper()
+	r.check(r.store.Wait(context.Background(), 64<<10)) // a burst of creations may have to wait for a segment
 	x, err := r.store.Create(id)
 	r.check(err)
 	_, err = x.Install(context.Background(), replica.Snapshot{
