@@ -61,10 +61,12 @@ const (
 	// verifyChunk is one read of Verify, and what it holds in memory.
 	verifyChunk = 1 << 20
 
-	// zeroChunk is one write of zeros, zeroSync how many bytes are zeroed
-	// between syncs: a single large one would delay the syncs of batches.
-	zeroChunk = 1 << 20
-	zeroSync  = 4 << 20
+	// zeroChunk is one write of zeros and its sync, zeroRest how many times as long as it
+	// took is rested behind it, zeroRestMax at most: a sync of commits waits for what the
+	// disk has under way.
+	zeroChunk   = 512 << 10
+	zeroRest    = 7
+	zeroRestMax = 100 * time.Millisecond
 
 	// truncateSlack: boot cuts the unused end of a segment when it is longer.
 	truncateSlack = 16 << 10

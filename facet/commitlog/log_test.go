@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -434,6 +435,46 @@ func TestOneWriteOneSync(t *testing.T) {
 }
 
 // waitForSpare waits until the allocator has nothing to do.
+// TestZerosGiveWay: filling the next segment with zeros leaves most of the disk's time
+// to commits, unless somebody waits for it.
+func TestZerosGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := disk.NewMem()
+		mem.Inject(disk.Fault{Ops: disk.OpDatasync, Path: spareTmp, Delay: time.Millisecond})
+		opts := testOptions(t, mem)
+		opts.SegmentBytes, opts.PendingBytes = 2*firstSegmentBytes, DefaultPendingBytes
+		const busy = 2 * firstSegmentBytes / zeroChunk * time.Millisecond // of the disk, a segment
+		began := time.Now()
+		l, _, _ := open(t, opts)
+		if took := time.Since(began); took > busy/2 {
+			t.Errorf("the start took %v, zeros for it %v", took, busy/2)
+		}
+		defer closeLog(t, l)
+		if err := l.Append(record(0, 100), 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		began = time.Now()
+		waitForSpare(t, l)
+		if took := time.Since(began); took < zeroRest*busy-zeroRest*busy/8 || took > 2*zeroRest*busy {
+			t.Errorf("nobody waits: a segment was made in %v; it is %v for the disk", took, busy)
+		}
+		var err error
+		for n := uint64(1); err == nil; n++ {
+			err = l.Append(record(n, 100<<10), 0, nil) // faster than any disk
+		}
+		if !errors.Is(err, ErrBusy) {
+			t.Fatal(err)
+		}
+		began = time.Now()
+		if err := l.Wait(t.Context(), 100<<10); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > busy+zeroRest*time.Millisecond {
+			t.Errorf("a record waited %v for a segment; it is %v for the disk", took, busy)
+		}
+	})
+}
+
 func waitForSpare(t testing.TB, l *Log) {
 	t.Helper()
 	for {

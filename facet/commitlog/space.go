@@ -307,27 +307,47 @@ func (l *Log) makeSpare(size, keep int64) error {
 }
 
 // zeroFill writes the zeros for real: overwriting them later changes no metadata
-// of the file system, and fdatasync has only data to write.
+// of the file system, and fdatasync has only data to write. Commits share the disk, so
+// it rests between pieces, as long as it is ahead of them.
 func (l *Log) zeroFill(f disk.File, size int64) error {
 	if err := f.Allocate(size); err != nil {
 		return err
 	}
 	zeros := make([]byte, min(zeroChunk, size))
-	for at := int64(0); at < size; {
-		select {
-		case <-l.quit:
-			return ErrClosed
-		default:
-		}
+	for at := int64(0); ; {
+		began := time.Now()
 		n := min(int64(len(zeros)), size-at)
 		if _, err := f.WriteAt(zeros[:n], at); err != nil {
 			return err
 		}
-		if at += n; at%zeroSync == 0 || at == size {
-			if err := f.Datasync(); err != nil {
-				return err
-			}
+		if err := f.Datasync(); err != nil {
+			return err
+		}
+		if at += n; at == size {
+			return nil
+		}
+		if err := l.rest(time.Since(began), at, size); err != nil {
+			return err
 		}
 	}
-	return nil
+}
+
+// rest pauses after a piece of zeros that took some time, so that filling a segment
+// takes a small part of the disk's time. There is no pause where the log is used up
+// faster than its next segment gets ready, or a record waits for it.
+func (l *Log) rest(took time.Duration, filled, size int64) error {
+	l.mu.Lock()
+	var pause time.Duration
+	if p := l.plan; p != nil && l.needed == 0 && float64(filled)*float64(p.size) > float64(size)*float64(p.planned) {
+		pause = min(zeroRest*took, zeroRestMax)
+	}
+	l.mu.Unlock()
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-l.quit:
+		return ErrClosed
+	}
 }
