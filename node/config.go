@@ -100,6 +100,10 @@ type Config struct {
 
 	// Version is told to clients and peers.
 	Version string
+	// SlowRequest is how long a request takes that is logged, with its SQL and without its
+	// arguments. Zero logs none: SQL may hold a tenant's data.
+	SlowRequest time.Duration
+
 	// Logger gets what operators should know. Default slog.Default().
 	Logger *slog.Logger
 	// Audit gets a line for every administrative request and every change of the keys

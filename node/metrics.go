@@ -1,79 +1,127 @@
 package node
 
 import (
-	"bytes"
-	"fmt"
 	"io"
-	"runtime"
-	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
+
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/service"
 )
+
+// openMetrics makes the registry of the node: requests, the node's own figures, the
+// process and the Go runtime.
+func (n *Node) openMetrics() {
+	n.registry = prometheus.NewRegistry()
+	n.requests.Register(n.registry)
+	n.registry.MustRegister(figures{n}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
 
 // Metrics implements service.Service: the Prometheus text format, base units, no
 // label per tenant.
 func (s svc) Metrics(w io.Writer) error {
-	var b bytes.Buffer
-	one := func(name, kind, help string, v any) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n%s %v\n", name, help, name, kind, name, v)
+	families, err := s.n.registry.Gather()
+	if err != nil {
+		return err
 	}
+	enc := expfmt.NewEncoder(w, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, f := range families {
+		if err := enc.Encode(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// figures are what the parts of a node count by themselves.
+type figures struct{ n *Node }
+
+// Describe implements prometheus.Collector: which figures there are is known when they
+// are collected only.
+func (figures) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (all figures) Collect(ch chan<- prometheus.Metric) {
+	s := svc(all)
+	labeled := func(name string, kind prometheus.ValueType, help string, v float64, labels prometheus.Labels) {
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, nil, labels), kind, v)
+	}
+	gauge := func(name, help string, v float64) { labeled(name, prometheus.GaugeValue, help, v, nil) }
+	counter := func(name, help string, v float64) { labeled(name, prometheus.CounterValue, help, v, nil) }
 	o, l, counts := s.n.owners.Stats(), s.n.replicas.Log().Stats(), s.n.table.Counts()
-	one("facetd_facets", "gauge", "Facets in the placement table.", counts.Facets)
-	one("facetd_facets_active", "gauge", "Facets open for work at this node.", o.Active)
-	one("facetd_facets_memory_bytes", "gauge", "Memory of open facets.", o.Memory)
-	one("facetd_facets_created_total", "counter", "Facets this node created since it started.", o.Created)
-	one("facetd_facet_activations_total", "counter", "Facets this node opened since it started.", o.Opened)
+	gauge("facetd_facets", "Facets in the placement table.", float64(counts.Facets))
+	gauge("facetd_facets_active", "Facets open for work at this node.", float64(o.Active))
+	gauge("facetd_facets_memory_bytes", "Memory of open facets.", float64(o.Memory))
+	counter("facetd_facets_created_total", "Facets this node created since it started.", float64(o.Created))
+	counter("facetd_facet_activations_total", "Facets this node opened since it started.", float64(o.Opened))
 	f := s.n.copies.Stats()
-	one("facetd_follower_views", "gauge", "Copies of facets of other nodes that are open for reading.", f.Open)
-	one("facetd_follower_reads_total", "counter", "Requests answered from such copies since the node started.", f.Reads)
-	one("facetd_follower_handed_on_total", "counter", "Requests for reads of followers that were left to the owner.", f.HandedOn)
-	one("facetd_log_bytes", "gauge", "Size of the commit log on disk.", s.n.replicas.Log().Size())
-	one("facetd_log_written_bytes_total", "counter", "Bytes written to the commit log, padding included.", l.Bytes)
-	one("facetd_log_records_total", "counter", "Records made durable.", l.Records)
-	one("facetd_log_batches_total", "counter", "Batches written, each with one fsync.", l.Batches)
-	one("facetd_log_fsync_seconds_total", "counter", "Time spent in fsync of the commit log.", l.SyncTotal.Seconds())
+	gauge("facetd_follower_views", "Copies of facets of other nodes that are open for reading.", float64(f.Open))
+	counter("facetd_follower_reads_total", "Requests answered from such copies since the node started.", float64(f.Reads))
+	counter("facetd_follower_handed_on_total", "Requests for reads of followers that were left to the owner.", float64(f.HandedOn))
+	gauge("facetd_log_bytes", "Size of the commit log on disk.", float64(s.n.replicas.Log().Size()))
+	counter("facetd_log_written_bytes_total", "Bytes written to the commit log, padding included.", float64(l.Bytes))
+	counter("facetd_log_records_total", "Records made durable.", float64(l.Records))
+	counter("facetd_log_batches_total", "Batches written, each with one fsync.", float64(l.Batches))
+	counter("facetd_log_fsync_seconds_total", "Time spent in fsync of the commit log.", l.SyncTotal.Seconds())
 	sc := s.n.scrubber.Stats()
 	_, damaged := s.n.replicas.Damaged(0)
-	one("facetd_scrub_files_total", "counter", "Database files read again and checked.", sc.Facets)
-	one("facetd_scrub_segments_total", "counter", "Segments of the commit log read again and checked.", sc.Segments)
-	one("facetd_scrub_bytes_total", "counter", "Bytes read for that.", sc.Bytes)
-	one("facetd_scrub_damaged_total", "counter", "Files and segments that failed the check.", sc.Damaged)
-	one("facetd_scrub_missed_total", "counter", "Files that were being written whenever they were to be read.", sc.Missed)
-	one("facetd_scrub_oldest_seconds", "gauge", "Time since the part of the facets that was read longest ago was read.", int64(sc.Oldest.Seconds()))
-	one("facetd_copies_damaged", "gauge", "Copies at this node that are damaged, or may lack something, and are being replaced.", damaged)
+	counter("facetd_scrub_files_total", "Database files read again and checked.", float64(sc.Facets))
+	counter("facetd_scrub_segments_total", "Segments of the commit log read again and checked.", float64(sc.Segments))
+	counter("facetd_scrub_bytes_total", "Bytes read for that.", float64(sc.Bytes))
+	counter("facetd_scrub_damaged_total", "Files and segments that failed the check.", float64(sc.Damaged))
+	counter("facetd_scrub_missed_total", "Files that were being written whenever they were to be read.", float64(sc.Missed))
+	gauge("facetd_scrub_oldest_seconds", "Time since the part of the facets that was read longest ago was read.", sc.Oldest.Seconds())
+	gauge("facetd_copies_damaged", "Copies at this node that are damaged, or may lack something, and are being replaced.", float64(damaged))
 	if a := s.n.auditor.Load(); a != nil {
 		st := a.Stats()
-		one("facetd_compared_nodes_total", "counter", "Comparisons of the copies of facets this node owns with those of another node.", st.Compared)
-		one("facetd_compared_facets_total", "counter", "Facets that were looked at one by one in them.", st.Asked)
-		one("facetd_copies_outvoted_total", "counter", "Copies that differed from what a majority has.", st.Outvoted)
-		one("facetd_facets_undecided_total", "counter", "Facets seen whose copies differ without a majority.", st.Undecided)
-		one("facetd_facets_woken_total", "counter", "Idle facets opened because a copy was behind.", st.Woken)
-		one("facetd_facets_endangered", "gauge", "Facets this node owns that have fewer sound copies than a majority of their members, as last seen.", st.Endangered)
+		counter("facetd_compared_nodes_total", "Comparisons of the copies of facets this node owns with those of another node.", float64(st.Compared))
+		counter("facetd_compared_facets_total", "Facets that were looked at one by one in them.", float64(st.Asked))
+		counter("facetd_copies_outvoted_total", "Copies that differed from what a majority has.", float64(st.Outvoted))
+		counter("facetd_facets_undecided_total", "Facets seen whose copies differ without a majority.", float64(st.Undecided))
+		counter("facetd_facets_woken_total", "Idle facets opened because a copy was behind.", float64(st.Woken))
+		gauge("facetd_facets_endangered", "Facets this node owns that have fewer sound copies than a majority of their members, as last seen.", float64(st.Endangered))
 	}
-	trusted := 0
+	trusted := 0.0
 	if s.n.holder.Trusted() {
 		trusted = 1
 	}
-	one("facetd_clocks_trusted", "gauge", "1 while the clocks of this machine agree with one another and with the placement leader's, 0 while reads need a quorum because they do not.", trusted)
+	gauge("facetd_clocks_trusted", "1 while the clocks of this machine agree with one another and with the placement leader's, 0 while reads need a quorum because they do not.", trusted)
 	var between peer.Traffic
 	if s.n.peers != nil {
 		between = s.n.peers.Traffic()
 	}
-	one("facetd_peer_sent_bytes_total", "counter", "Bytes sent to other nodes over the peer port, Raft's among them, gossip's not.", between.Sent)
-	one("facetd_peer_received_bytes_total", "counter", "Bytes received from other nodes the same way.", between.Received)
+	counter("facetd_peer_sent_bytes_total", "Bytes sent to other nodes over the peer port, Raft's among them, gossip's not.", float64(between.Sent))
+	counter("facetd_peer_received_bytes_total", "Bytes received from other nodes the same way.", float64(between.Received))
 	if s.n.keys != nil {
 		k := s.n.keys.Stats()
-		one("facetd_token_keys", "gauge", "Keys of tokens in force.", k.Keys)
-		one("facetd_token_revocations", "gauge", "Tokens and keys that are revoked.", k.Revoked)
-		one("facetd_token_keys_unusable_total", "counter", "Contents of the file of keys that could not be used since the node started.", k.Failures)
+		gauge("facetd_token_keys", "Keys of tokens in force.", float64(k.Keys))
+		gauge("facetd_token_revocations", "Tokens and keys that are revoked.", float64(k.Revoked))
+		counter("facetd_token_keys_unusable_total", "Contents of the file of keys that could not be used since the node started.", float64(k.Failures))
 	}
-	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
-	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
-	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))
-	for _, m := range process() {
-		one(m.name, m.kind, m.help, m.value)
+	gauge("facetd_placement_applied_index", "Last Raft index applied to the placement table.", float64(s.n.table.Applied()))
+	gauge("facetd_uptime_seconds", "Time since the node started.", time.Since(s.n.started).Seconds())
+	labeled("facetd_build_info", prometheus.GaugeValue, "1; the label says what runs.", 1, prometheus.Labels{"version": s.n.cfg.Version})
+	leading := 0.0
+	if now, _ := s.n.consensus().Leadership(); now.Leading {
+		leading = 1
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	gauge("facetd_placement_leading", "1 while this node leads placement.", leading)
+	if free, err := s.n.cfg.Platform.FS.Free(); err == nil {
+		gauge("facetd_disk_free_bytes", "Free space of the file system with the data directory.", float64(free))
+	}
+	refused := 0.0
+	if s.n.admit() != nil {
+		refused = 1
+	}
+	gauge("facetd_disk_full", "1 while writes are refused because the disk is full.", refused)
+	states := map[service.NodeState]float64{service.NodeAlive: 0}
+	for _, node := range s.n.table.Nodes() {
+		states[s.n.stateOf(node)]++
+	}
+	for state, k := range states {
+		labeled("facetd_nodes", prometheus.GaugeValue, "Nodes of the cluster as this one knows them, by state.", k, prometheus.Labels{"state": string(state)})
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/cluster/gossip"
@@ -31,6 +33,7 @@ import (
 	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
+	"github.com/facetd/facetd/node/telemetry"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -63,6 +66,8 @@ type Node struct {
 	auditor  atomic.Pointer[audit.Auditor] // nil for a node that is alone, and while it starts
 	native   *native.Server
 	keys     *auth.Keyring // of tokens; nil lets everybody in
+	requests *telemetry.Recorder
+	registry *prometheus.Registry
 	limits   engine.Limits
 
 	counts counts
@@ -107,6 +112,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
+	n.requests = telemetry.New(telemetry.Options{Slow: cfg.SlowRequest, Log: n.log})
 	if err := n.openKeys(); err != nil {
 		return n, err
 	}
@@ -136,6 +142,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.openScrub(); err != nil {
 		return n, err
 	}
+	n.openMetrics()
 	n.wg.Go(n.reconcile)
 	n.open()
 	n.log.Info("node is ready", "node", string(n.dir.Node), "cluster", n.dir.Cluster, "api", n.advertised(),

@@ -26,6 +26,7 @@ var _ service.Service = svc{}
 
 // Submit implements service.Service.
 func (s svc) Submit(call *service.Call) {
+	call.Watch(s.n.requests)
 	if call.Request.Read == facet.ReadFollower {
 		s.n.copies.Submit(call)
 		return

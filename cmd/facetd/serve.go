@@ -57,6 +57,7 @@ func (n *nodeFlags) declare(fs *flag.FlagSet) {
 	fs.DurationVar(&n.cfg.CompareEvery, "compare-every", 0, "compare the copies of each facet over the nodes that keep them within this `TIME` (default 1h)")
 	fs.TextVar(&n.logLevel, "log-level", &n.logLevel, "least `LEVEL` of messages: debug, info, warn or error")
 	fs.StringVar(&n.logFormat, "log-format", "text", "`FORMAT` of messages: text or json")
+	fs.DurationVar(&n.cfg.SlowRequest, "slow-request", 0, "log requests that take this `TIME` or longer, with their SQL (default: none)")
 	fs.StringVar(&n.pprof, "pprof", "", "serve profiles on this loopback `ADDR`, 127.0.0.1:6060 for example")
 	fs.BoolVar(&n.stopWithIn, "stop-on-eof", false, "stop when standard input ends: for programs that start a node as their child")
 	fs.StringVar(&n.config, "config", "", "read settings from `FILE`: lines \"name = value\", named as the flags")

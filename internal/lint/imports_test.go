@@ -95,6 +95,7 @@ var mayImport = []struct {
 	{"node/lease", []string{"facet", "facet/quorum", "cluster", "cluster/consensus", "placement", "node/peer"}, "clocks and the placement log around the pure rules of leases"},
 	{"internal/token", []string{"facet"}, "a text and its judgement: what makes tokens and what asks for them both import it"},
 	{"node/auth", []string{"facet", "internal/token"}, "who may come in does not depend on the door"},
+	{"node/telemetry", []string{"facet", "node/service"}, "watches requests at the border, whoever executes them"},
 	{"node/native", []string{"facet", "cluster", "internal/wire", "node/service", "node/internal/bearer"}, "a face reaches the node through the service only"},
 	{"node/hrana/...", []string{"facet", "cluster", "node/service", "node/internal/..."}, "a face reaches the node through the service only"},
 	{"node/httpapi/...", []string{"facet", "cluster", "internal/token", "node/service", "node/hrana", "node/internal/..."}, "a face reaches the node through the service only"},

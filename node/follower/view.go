@@ -195,7 +195,7 @@ func (v *view) answerSome(err error) error {
 		case w.call.Canceled():
 			w.call.OnInterrupt(nil)
 			w.call.Err = facet.Errorf(facet.CodeCanceled, "canceled before it ran")
-			w.call.Done(w.call)
+			w.call.Finish()
 		case err == nil && w.call.Request.After.Covered(v.position()):
 			if err = v.run(w.call); err != nil {
 				kept = append(kept, w)
@@ -216,6 +216,7 @@ func (v *view) answerSome(err error) error {
 func (v *view) run(call *service.Call) error {
 	base := len(call.Response.Result)
 	v.current.Store(call)
+	call.Phases.Started = service.Clock()
 	writes, err := v.db.TryRead(&call.Request, &call.Response, engine.RunOptions{Canceled: v.canceled})
 	v.current.Store(nil)
 	if lost := v.lost(); lost != nil {
@@ -234,9 +235,10 @@ func (v *view) run(call *service.Call) error {
 	}
 	v.floor = v.position().Seq
 	v.m.reads.Add(1)
+	call.Phases.Executed = service.Clock()
 	call.OnInterrupt(nil)
 	call.Err = err
-	call.Done(call)
+	call.Finish()
 	return nil
 }
 

@@ -91,7 +91,7 @@ func (d *desk) submit(call *service.Call) bool {
 	if len(d.line)+len(d.txLine) >= maxQueue {
 		d.mu.Unlock()
 		call.Err = facet.Errorf(facet.CodeOverloaded, "%d requests are waiting for %s; slow down or try again", maxQueue, d.name)
-		call.Done(call)
+		call.Finish()
 		return true
 	}
 	call.OnInterrupt(&d.wakeFn)
@@ -336,6 +336,7 @@ func (d *desk) run(call *service.Call) {
 	}
 	before := s.store.Position().Seq
 	d.current.Store(call)
+	call.Phases.Started = service.Clock()
 	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
 	d.current.Store(nil)
 	if err := s.db.Broken(); err != nil {
@@ -345,7 +346,9 @@ func (d *desk) run(call *service.Call) {
 	if req.Bookmark || req.Read == facet.ReadFollower {
 		s.mark(&call.Response)
 	}
-	s.gate(call, s.store.Position().Seq != before)
+	call.Phases.Wrote = s.store.Position().Seq != before
+	call.Phases.Executed = service.Clock()
+	s.gate(call, call.Phases.Wrote)
 	d.pages.Store(s.store.Pages())
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
 		d.checkpoint()
@@ -356,7 +359,7 @@ func (d *desk) run(call *service.Call) {
 func (d *desk) answer(call *service.Call, err error) {
 	call.OnInterrupt(nil)
 	call.Err = err
-	call.Done(call)
+	call.Finish()
 }
 
 // sweep answers the canceled calls that wait.

@@ -175,7 +175,7 @@ func (m *Manager) Submit(call *service.Call) {
 		d, err := m.desk(call.Request.Name)
 		if err != nil {
 			call.Err = err
-			call.Done(call)
+			call.Finish()
 			return
 		}
 		if d.submit(call) {

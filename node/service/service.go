@@ -69,8 +69,52 @@ type Call struct {
 	Response facet.Response
 	Err      error
 
+	// Phases is when the call got how far. It is for those who watch it.
+	Phases Phases
+
 	canceled  atomic.Bool
 	interrupt atomic.Pointer[func()]
+	watcher   Watcher
+}
+
+// Phases is what became of a call and when, as time since the process began (Clock); zero
+// where it did not come so far.
+type Phases struct {
+	Submitted time.Duration // it came to the service
+	Started   time.Duration // its facet is open, and its turn came: it runs
+	Executed  time.Duration // SQLite is done; what is left is to be confirmed
+	Ended     time.Duration
+	Wrote     bool // it changed something
+}
+
+// Watcher is told of calls that end.
+type Watcher interface {
+	// Ended is called once, before Done, from any goroutine. It must not block or
+	// keep the call.
+	Ended(*Call)
+}
+
+var began = time.Now()
+
+// Clock is the time since the process began: of what one process does, it tells how
+// long it took.
+func Clock() time.Duration { return time.Since(began) }
+
+// Watch has w told of the end of the call, which is submitted now.
+func (c *Call) Watch(w Watcher) {
+	c.watcher = w
+	c.Phases = Phases{Submitted: Clock()}
+}
+
+// Finish tells who watches the call, and calls Done. Whoever ends a call that was
+// submitted ends it by this.
+func (c *Call) Finish() {
+	if w := c.watcher; w != nil {
+		c.watcher = nil
+		c.Phases.Ended = Clock()
+		w.Ended(c)
+	}
+	c.Done(c)
 }
 
 // Cancel asks the service to give the call up: one that waits is answered with
