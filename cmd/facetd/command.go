@@ -31,7 +31,7 @@ func commands() []*command {
 		devCommand(), serveCommand(), sqlCommand(),
 		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetCloneCommand(), facetDeleteCommand(),
 		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(), facetRecoverCommand(),
-		statusCommand(),
+		statusCommand(), doctorCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
 		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),

@@ -4,15 +4,19 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -244,4 +248,43 @@ func checkExpr(t *testing.T, families map[string]*dto.MetricFamily, where, expr 
 			}
 		}
 	}
+}
+
+// TestDoctor: facetd doctor finds nothing wrong with a sound cluster, and tells what is
+// when a node was killed.
+func TestDoctor(t *testing.T) {
+	c := newCluster(t, 3, false)
+	doctor := func(m *member) (string, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, binary, "doctor", "--server", "http://"+m.api(), "--data", m.dir, "--all").CombinedOutput()
+		return string(out), err
+	}
+	c.until("the doctor finds nothing wrong", func() error {
+		out, err := doctor(c.members[0])
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		for _, m := range c.members {
+			if !regexp.MustCompile(`(?m)^ok +` + m.name + ` +ready`).MatchString(out) {
+				return fmt.Errorf("%s is not called ready:\n%s", m.name, out)
+			}
+		}
+		return nil
+	})
+	killed := c.members[1]
+	killed.kill()
+	c.until("the doctor sees that a node is gone", func() error {
+		out, err := doctor(c.members[0])
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			return fmt.Errorf("exit %v, want 1\n%s", err, out)
+		}
+		for _, want := range []string{`(?m)^FAIL +` + killed.name + ` +reach`, `(?m)^FAIL +` + killed.name + ` +state`, `(?m)^ok +` + c.members[2].name + ` +ready`} {
+			if !regexp.MustCompile(want).MatchString(out) {
+				return fmt.Errorf("no line %s:\n%s", want, out)
+			}
+		}
+		return nil
+	})
 }
