@@ -48,16 +48,17 @@ func (k *call) result() (res Result, err error) {
 			}
 			res, got = Result{RowsAffected: d.Changes, LastInsertID: d.LastRowID}, true
 		case facet.ItemError:
-			return res, itemError(it.Body)
+			return res, k.itemError(it.Body)
 		}
 	}
 }
 
-func itemError(body []byte) error {
+func (k *call) itemError(body []byte) error {
 	e, err := facet.DecodeError(body)
 	if err != nil {
 		return badAnswer(err)
 	}
+	e.Request = k.req.Trace.String()
 	return e
 }
 
@@ -96,7 +97,7 @@ func (k *call) stepResults(want int) ([]StepResult, error) {
 			cur.Result = Result{RowsAffected: d.Changes, LastInsertID: d.LastRowID}
 			ended = true
 		case facet.ItemError:
-			cur.Err = itemError(it.Body)
+			cur.Err = k.itemError(it.Body)
 			ended = true
 		case facet.ItemSkipped:
 			cur.Skipped, ended = true, true

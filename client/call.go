@@ -3,6 +3,8 @@ package client
 import (
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/facetd/facetd/facet"
 )
 
@@ -25,6 +27,9 @@ type call struct {
 	ownKey bool // the key was made by the SDK, so another does as well
 
 	bookmark *Bookmark // moved on by the answer; nil for none
+
+	tracer trace.Tracer // nil for none
+	span   trace.Span   // of the request; nil where there is no tracer
 
 	home *sync.Pool // where free puts it
 	node *node      // where it was sent last
@@ -52,11 +57,12 @@ func (c *Client) newCall() *call {
 	if k, _ := c.calls.Get().(*call); k != nil {
 		return k
 	}
-	return &call{home: &c.calls, wake: make(chan struct{}, 1)}
+	return &call{home: &c.calls, tracer: c.tracer, wake: make(chan struct{}, 1)}
 }
 
 // free puts the call back. It must not have a slot.
 func (c *call) free() {
+	c.endSpan(nil)
 	if cap(c.frame) > keepBuffer {
 		c.frame = nil
 	}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/wire"
 )
@@ -24,6 +26,7 @@ type Client struct {
 	calls     sync.Pool // of *call
 	http      *http.Client
 	columns   columnCache
+	tracer    trace.Tracer // nil for none
 
 	ctx    context.Context // ends with the client
 	cancel context.CancelCauseFunc
@@ -48,6 +51,9 @@ func Open(ctx context.Context, endpoints []string, opt Options) (*Client, error)
 		return nil, facet.Errorf(facet.CodeBadRequest, "open client: %d endpoints, want 1 to %d", len(endpoints), maxNodes)
 	}
 	c := &Client{opt: opt, nodes: nodes{byAt: make(map[endpoint]*node)}}
+	if opt.TracerProvider != nil {
+		c.tracer = opt.TracerProvider.Tracer(instrumentation)
+	}
 	for _, s := range endpoints {
 		at, err := parseEndpoint(s)
 		if err != nil {

@@ -143,7 +143,7 @@ func httpError(resp *http.Response) error {
 			json.Unmarshal(body.Error, &body) // a nested error: same fields
 		}
 		if code, ok := codeByName[body.Code]; ok {
-			return &facet.Error{Code: code, Message: body.Message}
+			return &facet.Error{Code: code, Message: body.Message, Request: resp.Header.Get("X-Request-Id")}
 		}
 	}
 	code := facet.CodeInternal
@@ -165,7 +165,9 @@ func httpError(resp *http.Response) error {
 	if text == "" {
 		text = strings.TrimSpace(string(raw[:min(len(raw), 200)]))
 	}
-	return facet.Errorf(code, "HTTP %s: %s", resp.Status, text)
+	e := facet.Errorf(code, "HTTP %s: %s", resp.Status, text)
+	e.Request = resp.Header.Get("X-Request-Id")
+	return e
 }
 
 var codeByName = func() map[string]facet.Code {
@@ -295,6 +297,7 @@ func (c *conn) finish(id uint32, e *facet.Error) error {
 	}
 	if k != nil {
 		if e != nil {
+			e.Request = k.req.Trace.String()
 			k.err = e
 		}
 		k.final = true
@@ -359,6 +362,9 @@ func (c *conn) send(ctx context.Context, k *call) error {
 			<-c.sem
 			return err
 		}
+	}
+	if c.hello.Features&wire.FeatureTrace == 0 {
+		k.frame = wire.WithoutTrace(k.frame)
 	}
 	k.resetAnswer()
 	c.mu.Lock()

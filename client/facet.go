@@ -292,6 +292,7 @@ func (k *call) encode(ctx context.Context) {
 	if d, ok := ctx.Deadline(); ok {
 		k.req.Timeout = max(time.Until(d), time.Microsecond)
 	}
+	k.name(ctx)
 	k.frame = wire.AppendRequest(k.frame[:0], 0, &k.req)
 }
 

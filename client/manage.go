@@ -395,6 +395,7 @@ func (c *Client) request(ctx context.Context, method, target string, src *once) 
 	if tok != "" {
 		req.Header.Set("Authorization", "Bearer "+tok)
 	}
+	handOn(ctx, req.Header)
 	if src.r != nil {
 		req.Header.Set("Expect", "100-continue") // so that a redirect comes before the body
 		req.Header.Set("Content-Type", "application/vnd.sqlite3")

@@ -348,6 +348,7 @@ func (c *Client) send(ctx context.Context, target, method string, body []byte) (
 	if tok != "" {
 		req.Header.Set("Authorization", "Bearer "+tok)
 	}
+	handOn(ctx, req.Header)
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}

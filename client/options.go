@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/wire"
 )
@@ -58,6 +60,10 @@ type Options struct {
 
 	// Dial replaces the way sockets are made. nil dials TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// TracerProvider makes a span of every request (OpenTelemetry). nil makes none; the
+	// span of a caller's context is handed on to the nodes in any case.
+	TracerProvider trace.TracerProvider
 
 	// Software names the program in the node's log.
 	Software string

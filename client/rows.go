@@ -40,7 +40,7 @@ func (r *Rows) begin(ctx context.Context, k *call, f *Facet) error {
 			r.done(it.Body)
 			return nil
 		case facet.ItemError:
-			err = itemError(it.Body)
+			err = r.k.itemError(it.Body)
 		default:
 			err = badAnswer(fmt.Errorf("it begins with item %d", it.Kind))
 		}
@@ -102,7 +102,7 @@ func (r *Rows) Next() bool {
 			r.done(it.Body)
 			return false
 		case facet.ItemError:
-			err = itemError(it.Body)
+			err = r.k.itemError(it.Body)
 		default:
 			err = badAnswer(fmt.Errorf("item %d among rows", it.Kind))
 		}

@@ -96,11 +96,13 @@ func (c *Client) retry(ctx context.Context, k *call, n *node, whole bool, st sta
 		}
 		switch act {
 		case redirect:
+			k.event("redirect", next, err)
 			a.redirects++
 		case again:
 			if next == nil {
 				next = c.elsewhere(k.req.Name, n, st, a.code)
 			}
+			k.event("retry", next, err)
 			if a.code == facet.CodeKeyExpired {
 				k.rekey(ctx, c.keys.next(k.req.Name))
 			}
@@ -186,28 +188,39 @@ func (c *Client) timeLeft(ctx context.Context, begin time.Time) time.Duration {
 
 // fail frees the call and makes the error its caller gets.
 func (k *call) fail(act action, st stage, err error) error {
-	eff := k.eff
+	err = k.failure(act, st, err)
+	k.endSpan(err)
+	k.free()
+	return err
+}
+
+// failure is the error a caller gets.
+func (k *call) failure(act action, st stage, err error) error {
 	var host string
 	if k.node != nil {
 		host = k.node.at.host
 	}
-	k.free()
+	named := func(code facet.Code, format string, args ...any) *facet.Error {
+		e := facet.Errorf(code, format, args...)
+		e.Request = k.req.Trace.String()
+		return e
+	}
 	switch act {
 	case unknown:
 		if errors.Is(err, facet.ErrUnknownOutcome) {
 			return err
 		}
-		return fmt.Errorf("%w: %w", facet.Errorf(facet.CodeUnknownOutcome,
+		return fmt.Errorf("%w: %w", named(facet.CodeUnknownOutcome,
 			"the write may or may not have taken effect; look, or use an idempotency key"), err)
 	case txGone:
-		return fmt.Errorf("%w: %w", facet.Errorf(facet.CodeTxClosed, "the transaction was rolled back with its connection"), err)
+		return fmt.Errorf("%w: %w", named(facet.CodeTxClosed, "the transaction was rolled back with its connection"), err)
 	}
 	switch st {
 	case notSent:
-		return fmt.Errorf("%w: %w", facet.Errorf(facet.CodeUnavailable, "reach %s", host), err)
+		return fmt.Errorf("%w: %w", named(facet.CodeUnavailable, "reach %s", host), err)
 	case lost:
-		if eff == effRead {
-			return fmt.Errorf("%w: %w", facet.Errorf(facet.CodeUnavailable, "no answer from %s", host), err)
+		if k.eff == effRead {
+			return fmt.Errorf("%w: %w", named(facet.CodeUnavailable, "no answer from %s", host), err)
 		}
 	}
 	return err

@@ -110,6 +110,10 @@ type Error struct {
 	Owner      string        // API address of the owner, CodeNotOwner only
 	Epoch      Epoch         // epoch of that owner
 	RetryAfter time.Duration // hint for Retry errors, zero when there is none
+
+	// Request names the request that failed (Trace.ID): the logs of the nodes call it so.
+	// It does not travel; who sent the request knows it.
+	Request string
 }
 
 func (e *Error) Error() string {

@@ -86,6 +86,7 @@ type Request struct {
 	Bookmark bool          // name what the answer reflects, in Response.Bookmark
 	Key      Key           // idempotency key; only with Atomic or a single step, never with Tx
 	Timeout  time.Duration // bound on running time, zero for the server's limit
+	Trace    Trace         // names the request in logs; changes nothing
 	Steps    []Step
 }
 

@@ -104,6 +104,10 @@ type Config struct {
 	// arguments. Zero logs none: SQL may hold a tenant's data.
 	SlowRequest time.Duration
 
+	// OTLPEndpoint is the URL of a collector of traces (OTLP over HTTP). Requests that
+	// their clients trace are told there. Empty: none are.
+	OTLPEndpoint string
+
 	// Logger gets what operators should know. Default slog.Default().
 	Logger *slog.Logger
 	// Audit gets a line for every administrative request and every change of the keys

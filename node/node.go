@@ -68,7 +68,9 @@ type Node struct {
 	keys     *auth.Keyring // of tokens; nil lets everybody in
 	requests *telemetry.Recorder
 	registry *prometheus.Registry
-	limits   engine.Limits
+
+	stopTraces func(context.Context) error // nil where none are exported
+	limits     engine.Limits
 
 	counts counts
 
@@ -112,7 +114,6 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
-	n.requests = telemetry.New(telemetry.Options{Slow: cfg.SlowRequest, Log: n.log})
 	if err := n.openKeys(); err != nil {
 		return n, err
 	}
@@ -125,6 +126,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		defer cancel()
 	}
 	if err := n.openStores(); err != nil {
+		return n, err
+	}
+	if err := n.openTelemetry(); err != nil {
 		return n, err
 	}
 	if err := n.openCluster(); err != nil {
@@ -279,6 +283,19 @@ func (n *Node) open() {
 	n.handler.Store(&handler)
 }
 
+// openTelemetry makes what watches requests.
+func (n *Node) openTelemetry() error {
+	opt := telemetry.Options{Slow: n.cfg.SlowRequest, Log: n.log}
+	if n.cfg.OTLPEndpoint != "" {
+		var err error
+		if opt.TracerProvider, n.stopTraces, err = telemetry.Export(n.ctx, n.cfg.OTLPEndpoint, string(n.dir.Node), n.cfg.Version, n.log); err != nil {
+			return err
+		}
+	}
+	n.requests = telemetry.New(opt)
+	return nil
+}
+
 // openKeys takes up the keys of tokens.
 func (n *Node) openKeys() (err error) {
 	if n.cfg.AuthKeys == "" {
@@ -401,6 +418,8 @@ const (
 	ownersTimeout = 8 * time.Second
 	// goodbyeTimeout bounds telling the others by gossip.
 	goodbyeTimeout = time.Second
+	// tracesTimeout bounds sending the last traces.
+	tracesTimeout = 2 * time.Second
 )
 
 // stop gives everything back, in the reverse order of Open. It works on a node that
@@ -455,6 +474,13 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.dir != nil {
 		errs = append(errs, n.dir.Close())
+	}
+	if n.stopTraces != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), tracesTimeout)
+		if err := n.stopTraces(ctx); err != nil {
+			n.log.Warn("the last traces are lost", "error", err)
+		}
+		cancel()
 	}
 	return errors.Join(errs...)
 }

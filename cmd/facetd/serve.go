@@ -58,6 +58,7 @@ func (n *nodeFlags) declare(fs *flag.FlagSet) {
 	fs.TextVar(&n.logLevel, "log-level", &n.logLevel, "least `LEVEL` of messages: debug, info, warn or error")
 	fs.StringVar(&n.logFormat, "log-format", "text", "`FORMAT` of messages: text or json")
 	fs.DurationVar(&n.cfg.SlowRequest, "slow-request", 0, "log requests that take this `TIME` or longer, with their SQL (default: none)")
+	fs.StringVar(&n.cfg.OTLPEndpoint, "otlp-endpoint", "", "tell the collector of traces at `URL` (OTLP over HTTP) of requests their clients trace")
 	fs.StringVar(&n.pprof, "pprof", "", "serve profiles on this loopback `ADDR`, 127.0.0.1:6060 for example")
 	fs.BoolVar(&n.stopWithIn, "stop-on-eof", false, "stop when standard input ends: for programs that start a node as their child")
 	fs.StringVar(&n.config, "config", "", "read settings from `FILE`: lines \"name = value\", named as the flags")

@@ -57,8 +57,9 @@ const (
 	FlagTx       Flags = 1 << 3 // the body carries a transaction id
 	FlagKey      Flags = 1 << 4 // the body carries an idempotency key
 	FlagRead     Flags = 1 << 5 // the body says how the request reads
+	FlagTrace    Flags = 1 << 6 // the body ends with a trace
 
-	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey | FlagRead
+	requestFlags = FlagKeepTx | FlagAtomic | FlagReadOnly | FlagTx | FlagKey | FlagRead | FlagTrace
 )
 
 // Flags of TypeResponse.

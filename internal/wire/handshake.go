@@ -60,6 +60,7 @@ func DecodeHello(body []byte) (h Hello, err error) {
 //	str      id of the node
 //	str      id of the cluster, empty when it has none
 //	str      version of the server software
+//	uvarint  features, none where it is missing
 //
 // What follows is ignored.
 type HelloOK struct {
@@ -69,7 +70,14 @@ type HelloOK struct {
 	Node        string
 	Cluster     string
 	Software    string
+	Features    Features
 }
+
+// Features are what a server understands beside what its version of the protocol says.
+type Features uint64
+
+// FeatureTrace: requests may carry a trace (FlagTrace).
+const FeatureTrace Features = 1 << 0
 
 // AppendHelloOK appends the frame of h.
 func AppendHelloOK(dst []byte, h HelloOK) []byte {
@@ -80,6 +88,7 @@ func AppendHelloOK(dst []byte, h HelloOK) []byte {
 	dst = facet.AppendStr(dst, h.Node)
 	dst = facet.AppendStr(dst, h.Cluster)
 	dst = facet.AppendStr(dst, h.Software)
+	dst = binary.AppendUvarint(dst, uint64(h.Features))
 	return EndFrame(dst, at)
 }
 
@@ -92,6 +101,9 @@ func DecodeHelloOK(body []byte) (h HelloOK, err error) {
 	h.Node = string(d.str("node", MaxLabel))
 	h.Cluster = string(d.str("cluster", MaxLabel))
 	h.Software = string(d.str("software", MaxLabel))
+	if d.err == nil && len(d.src) > 0 {
+		h.Features = Features(d.uvarint("features"))
+	}
 	if d.err == nil {
 		switch {
 		case h.Version < VersionMin || h.Version > VersionMax:

@@ -30,6 +30,7 @@ import (
 //	  str      arguments, encoded values
 //	  str…     one name per argument     bit 3
 //	  condition                          bit 4
+//	25 bytes trace                       FlagTrace
 //
 // A condition is one byte of operator, then a uvarint step (ok, error), one
 // condition (not), or a uvarint count and that many conditions (and, or).
@@ -68,6 +69,9 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 	if r.Read != facet.ReadOwner || r.Bookmark || !r.After.IsZero() {
 		fl |= FlagRead
 	}
+	if !r.Trace.IsZero() {
+		fl |= FlagTrace
+	}
 	dst, at := BeginFrame(dst, TypeRequest, fl, id)
 	dst = facet.AppendStr(dst, string(r.Name.Tenant))
 	dst = facet.AppendStr(dst, r.Name.Facet)
@@ -86,7 +90,21 @@ func AppendRequest(dst []byte, id uint32, r *facet.Request) []byte {
 	for i := range r.Steps {
 		dst = appendStep(dst, &r.Steps[i])
 	}
+	if fl&FlagTrace != 0 {
+		dst = facet.AppendTrace(dst, r.Trace)
+	}
 	return EndFrame(dst, at)
+}
+
+// WithoutTrace is the frame of a request as a node understands it that knows no
+// traces: it has FeatureTrace not. The frame may not be used after that.
+func WithoutTrace(frame []byte) []byte {
+	if Flags(frame[13])&FlagTrace == 0 {
+		return frame
+	}
+	frame = frame[:len(frame)-facet.TraceLen]
+	frame[13] &^= byte(FlagTrace)
+	return EndFrame(frame, 0)
 }
 
 func appendRead(dst []byte, r *facet.Request) []byte {
@@ -295,6 +313,12 @@ func DecodeRequest(f Frame, r *facet.Request, sc *Scratch, in *Interner) error {
 		}
 	}
 	r.Steps = steps
+	if f.Flags&FlagTrace != 0 {
+		var ok bool
+		if r.Trace, ok = facet.DecodeTrace(d.bytes("trace", facet.TraceLen)); !ok {
+			return badRequest("bad trace")
+		}
+	}
 	if len(d.src) != 0 {
 		return badRequest("%d bytes after the last step", len(d.src))
 	}

@@ -61,7 +61,8 @@ func (h *Handler) Close() { h.forward.Close() }
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := requestID(r)
+	id, trace := requestID(r)
+	r = r.WithContext(service.WithTrace(r.Context(), trace))
 	w.Header().Set(headerRequestID, id)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	sent := &recorder{ResponseWriter: w}

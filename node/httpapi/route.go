@@ -226,19 +226,27 @@ func baseURL(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
-// requestID takes the client's id of the request over, if it is a plain one, or
-// draws one.
-func requestID(r *http.Request) string {
-	id := r.Header.Get(headerRequestID)
+// requestID names a request in logs, and what it asks of facets: by the client's
+// traceparent, or else by a trace that is drawn. The client's own id of the request, if it
+// is a plain one, is what the request itself is called by.
+func requestID(r *http.Request) (id string, t facet.Trace) {
+	t, traced := facet.ParseTraceparent(r.Header.Get("Traceparent"))
+	id = r.Header.Get(headerRequestID)
+	if !traced {
+		if given, err := hex.DecodeString(id); err == nil && copy(t.ID[:], given) == len(given) && len(given) == len(t.ID) && !t.IsZero() {
+			rand.Read(t.Span[:]) // the client's id can be a trace's
+		} else {
+			rand.Read(t.ID[:])
+			rand.Read(t.Span[:])
+		}
+	}
 	ok := len(id) > 0 && len(id) <= maxRequestID
 	for i := 0; ok && i < len(id); i++ {
 		c := id[i]
 		ok = c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.'
 	}
-	if ok {
-		return id
+	if !ok {
+		return t.String(), t
 	}
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+	return id, t
 }

@@ -78,7 +78,7 @@ func (c *call) Close()                         { c.release() }
 
 // wireError is err as it travels. What is no facet.Error is a fault of this
 // node: its text stays in the log.
-func (s *Server) wireError(err error) *facet.Error {
+func (s *Server) wireError(err error, of facet.Trace) *facet.Error {
 	var e *facet.Error
 	if errors.As(err, &e) {
 		if err == error(e) {
@@ -88,7 +88,7 @@ func (s *Server) wireError(err error) *facet.Error {
 		wrapped.Message = err.Error()
 		return &wrapped
 	}
-	s.opt.Log.Error("request failed with an unexpected error", "err", err)
+	s.opt.Log.Error("request failed with an unexpected error", "request_id", of.String(), "err", err)
 	return facet.Errorf(facet.CodeInternal, "internal error; the log of node %s tells more", s.opt.Node)
 }
 

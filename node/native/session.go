@@ -150,7 +150,7 @@ func (s *session) greet(f wire.Frame) error {
 		s.token = h.Token
 	}
 	if err := s.authenticate(); err != nil {
-		s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeGoAway, 0, s.srv.wireError(err)))
+		s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeGoAway, 0, s.srv.wireError(err, facet.Trace{})))
 		return fmt.Errorf("%w: %w", wire.ErrProtocol, err)
 	}
 	s.greeted = true
@@ -163,6 +163,7 @@ func (s *session) greet(f wire.Frame) error {
 		Node:        s.srv.opt.Node,
 		Cluster:     s.srv.opt.Cluster,
 		Software:    s.srv.opt.Software,
+		Features:    wire.FeatureTrace,
 	}))
 }
 
@@ -206,8 +207,9 @@ func (s *session) request(f wire.Frame) error {
 	}
 	if err != nil {
 		s.mu.Unlock()
+		trace := c.Request.Trace
 		c.release()
-		return s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeError, f.ID, s.srv.wireError(err)))
+		return s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeError, f.ID, s.srv.wireError(err, trace)))
 	}
 	s.calls[f.ID] = c
 	s.bytes += len(c.body)
@@ -285,7 +287,7 @@ func (s *session) answer(c *call) {
 	switch {
 	case s.lost:
 	case c.Err != nil:
-		s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeError, c.id, s.srv.wireError(c.Err)))
+		s.conn.End(wire.AppendError(s.conn.Begin(), wire.TypeError, c.id, s.srv.wireError(c.Err, c.Request.Trace)))
 	case len(c.Response.Result) <= wire.ChunkLen:
 		s.conn.End(wire.AppendResponse(s.conn.Begin(), c.id, &c.Response))
 	default:
@@ -387,7 +389,7 @@ func (s *session) recheck() {
 	}
 	if err := s.bearer.Check(); err != nil {
 		// What is under way was begun with a good token and is answered.
-		s.over = s.srv.wireError(err)
+		s.over = s.srv.wireError(err, facet.Trace{})
 		s.sendAway(s.over)
 		return
 	}

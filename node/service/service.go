@@ -100,6 +100,10 @@ var began = time.Now()
 // long it took.
 func Clock() time.Duration { return time.Since(began) }
 
+// Wall is the time of day at which Clock showed d, as it was known when the process
+// began.
+func Wall(d time.Duration) time.Time { return began.Add(d) }
+
 // Watch has w told of the end of the call, which is submitted now.
 func (c *Call) Watch(w Watcher) {
 	c.watcher = w
@@ -148,10 +152,20 @@ func (c *Call) Reset() {
 	c.interrupt.Store(nil)
 }
 
+// WithTrace names what Do submits in the context.
+func WithTrace(ctx context.Context, t facet.Trace) context.Context {
+	return context.WithValue(ctx, traceInContext{}, t)
+}
+
+type traceInContext struct{}
+
 // Do submits a request and waits for the answer or the end of ctx. When ctx ends
 // first the call is canceled and Do still waits for its definite outcome, which
 // is bounded by the statement deadline.
 func Do(ctx context.Context, s Service, req facet.Request) (facet.Response, error) {
+	if t, ok := ctx.Value(traceInContext{}).(facet.Trace); ok {
+		req.Trace = t
+	}
 	done := make(chan struct{})
 	call := &Call{Request: req, Done: func(*Call) { close(done) }}
 	s.Submit(call)

@@ -1,7 +1,8 @@
 // Package telemetry measures the requests of a node: how many there were and what came
-// of them, how long they took and where the time went, and which of them were slow.
+// of them, how long they took and where the time went, which of them were slow, and
+// what became of those that their clients trace.
 //
-// It owns the metrics of requests and the log of slow ones. It refuses to know how a
+// It owns the metrics of requests, the log of slow ones and the spans of traced ones. It refuses to know how a
 // request is executed, and never keeps one: it is told when a request has ended
 // (service.Watcher). No metric has a label for a tenant or a facet, of which there may
 // be millions.

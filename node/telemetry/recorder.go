@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/service"
@@ -37,14 +38,18 @@ var buckets = []float64{
 type Options struct {
 	// Slow is how long a request takes that is logged. Zero logs none.
 	Slow time.Duration
+	// TracerProvider makes spans of requests that their clients want recorded. nil makes
+	// none.
+	TracerProvider trace.TracerProvider
 	// Log gets the slow requests. Default slog.Default().
 	Log *slog.Logger
 }
 
 // Recorder is told of all requests of a node. Make one with New.
 type Recorder struct {
-	opt  Options
-	slow slowLog
+	opt    Options
+	slow   slowLog
+	tracer trace.Tracer // nil for none
 
 	count    *prometheus.CounterVec
 	total    *prometheus.HistogramVec
@@ -83,6 +88,9 @@ func New(opt Options) *Recorder {
 			Name: "facetd_slow_requests_total",
 			Help: "Requests that took longer than --slow-request, logged or, where there were too many, not.",
 		}),
+	}
+	if opt.TracerProvider != nil {
+		r.tracer = opt.TracerProvider.Tracer(instrumentation)
 	}
 	for k := range r.took {
 		r.took[k] = r.total.WithLabelValues(kindNames[k])
@@ -128,6 +136,9 @@ func (r *Recorder) Ended(call *service.Call) {
 		if p.Wrote {
 			r.settling.Observe((p.Ended - p.Executed).Seconds())
 		}
+	}
+	if r.tracer != nil && call.Request.Trace.Sampled {
+		r.record(call, kind)
 	}
 	if r.opt.Slow > 0 && total >= r.opt.Slow {
 		r.slowSeen.Inc()

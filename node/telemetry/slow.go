@@ -57,6 +57,9 @@ func (r *Recorder) logSlow(call *service.Call, kind int, total time.Duration) {
 	if p.Executed != 0 {
 		attrs = append(attrs, slog.Duration("waited", p.Started-p.Submitted), slog.Duration("executed", p.Executed-p.Started), slog.Duration("confirmed", p.Ended-p.Executed))
 	}
+	if !req.Trace.IsZero() {
+		attrs = append(attrs, slog.String("request_id", req.Trace.String()))
+	}
 	attrs = append(attrs, slog.Int("statements", len(req.Steps)))
 	if len(req.Steps) > 0 {
 		attrs = append(attrs, slog.String("sql", beginning(req.Steps[0].SQL)))
