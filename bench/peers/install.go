@@ -69,13 +69,19 @@ func scratch(use func(dir string) error) error {
 	return errors.Join(use(dir), os.RemoveAll(dir))
 }
 
-// facetd builds facetd of the repository that this module is part of.
+// facetd builds facetd of the repository that this module is part of. Its version is
+// the commit, so that the report has it.
 func (in *installer) facetd() error {
 	out, err := exec.CommandContext(in.ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/facetd/facetd").Output()
 	if err != nil {
 		return fmt.Errorf("find facetd's source, which needs to be run in bench/peers: %w", err)
 	}
-	return in.run(strings.TrimSpace(string(out)), "go", "build", "-o", filepath.Join(in.bin, "facetd"), "./cmd/facetd")
+	dir := strings.TrimSpace(string(out))
+	args := []string{"build", "-o", filepath.Join(in.bin, "facetd")}
+	if commit, err := exec.CommandContext(in.ctx, "git", "-C", dir, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12").Output(); err == nil {
+		args = append(args, "-ldflags=-X main.version=devel-"+strings.TrimSpace(string(commit)))
+	}
+	return in.run(dir, "go", append(args, "./cmd/facetd")...)
 }
 
 // goProgram builds a program as a dependency of an empty module: etcd's own module has
@@ -94,14 +100,20 @@ func (in *installer) goProgram(name, pkg, version string) error {
 // workerd downloads workerd from the npm registry.
 func (in *installer) workerd() error {
 	return scratch(func(dir string) error {
-		if err := in.run(dir, "npm", "install", "--no-save", "--prefix", dir, "workerd@"+workerdVersion); err != nil {
+		// The scripts of packages are not needed: the program is in the package for
+		// this kind of machine, of which npm installs one.
+		if err := in.run(dir, "npm", "install", "--no-save", "--ignore-scripts", "--prefix", dir, "workerd@"+workerdVersion); err != nil {
 			return err
+		}
+		found, err := filepath.Glob(filepath.Join(dir, "node_modules", "@cloudflare", "workerd-*", "bin", "workerd"))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("npm installed %d programs of workerd, %v", len(found), err)
 		}
 		program := filepath.Join(in.bin, "workerd")
 		if err := os.Remove(program); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return copyProgram(filepath.Join(dir, "node_modules", "workerd", "bin", "workerd"), program)
+		return copyProgram(found[0], program)
 	})
 }
 

@@ -23,6 +23,10 @@ const (
 	// count.
 	warmShare = 5
 
+	// busyDisk is how many bytes a second a disk may get while nobody calls before
+	// that is work of others that spoils the figure.
+	busyDisk = 1 << 20
+
 	// maxErrors ends a measurement that mostly fails.
 	maxErrors = 1000
 

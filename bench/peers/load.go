@@ -57,9 +57,14 @@ func (m *measure) settle(idle float64) {
 		x := float64(*m.sent) / n
 		m.Sent = &x
 	}
+	m.DiskIdle = idle
 	if m.disk != nil {
-		x := max(0, float64(*m.disk)-idle*m.watched.Seconds()) / n
-		m.Disk, m.DiskIdle = &x, idle
+		others := idle * m.watched.Seconds()
+		// Where others wrote more than the load, nobody can tell what the load wrote.
+		if all := float64(*m.disk); idle < busyDisk || others < all/2 {
+			x := max(0, all-others) / n
+			m.Disk = &x
+		}
 	}
 }
 

@@ -92,6 +92,10 @@ func TestDiskBytesWithoutIdle(t *testing.T) {
 	if *m.Disk != 800 || *m.ServerCPU != 300 || m.Sent != nil {
 		t.Errorf("got %v bytes, %v ms", *m.Disk, *m.ServerCPU)
 	}
+	busy := measure{Ops: 100, disk: &n, watched: 2 * time.Second}
+	if busy.settle(2 * busyDisk); busy.Disk != nil {
+		t.Errorf("%v bytes are known of a disk that others keep busy", *busy.Disk)
+	}
 	if n, err := sectorsWritten(" 2141826 274063 122706954 2992080 25887109 3609718 924361856 18181864 0 5730796 25738368 1 2 3 4 5 6"); err != nil || n != 924361856 {
 		t.Errorf("%d, %v", n, err)
 	}

@@ -31,7 +31,7 @@ func (r *report) writeText(w io.Writer) error {
 	b.WriteString("\n## Measurements\n\nEvery round is shown: " +
 		"rates a second; server and client CPU in ms for 1,000 operations; bytes for each operation: on disk, and between servers; MiB resident in all servers afterwards. " +
 		"Bytes on disk are those of the disk's own counter, for all servers together, file system and journal included, without what the disk got while nobody called (`idle`, KiB a second); " +
-		"what a server holds back for a later checkpoint is not in them. A library has no servers: its work is the client's. `?` is unknown.\n")
+		"what a server holds back for a later checkpoint is not in them, and where others kept the disk busier than the load they are unknown. A library has no servers: its work is the client's. `?` is unknown.\n")
 	for _, name := range workloadNames() {
 		r.table(&b, name)
 	}
@@ -73,12 +73,8 @@ func (r *report) table(b *strings.Builder, name string) {
 				x := float64(*m.Resident)
 				resident = &x
 			}
-			idle := "?"
-			if m.Disk != nil {
-				idle = number(m.DiskIdle / 1024)
-			}
 			cells := []string{m.Peer, fmt.Sprint(m.Round), number(m.OpsPerSecond), millis(m.P50), millis(m.P99), server, number(m.ClientCPU),
-				figure(m.Disk, 1), idle, between, figure(resident, 1<<20)}
+				figure(m.Disk, 1), number(m.DiskIdle / 1024), between, figure(resident, 1<<20)}
 			if create {
 				cells = append(cells, figure(m.PerKey, 1024))
 			}
@@ -136,7 +132,12 @@ func (r *report) peersText(b *strings.Builder) {
 		slices.Sort(files)
 		for _, name := range files {
 			for _, l := range p.Launches {
-				if content, ok := l.Files[name]; ok {
+				content, ok := l.Files[name]
+				switch {
+				case !ok:
+				case content == workerScript:
+					fmt.Fprintf(b, "\n`%s` is [worker.js](peers/worker.js).\n", name)
+				default:
 					fmt.Fprintf(b, "\n`%s`:\n\n```\n%s\n```\n", name, strings.TrimSpace(content))
 				}
 			}
