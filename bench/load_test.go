@@ -221,23 +221,15 @@ func TestReportIsReadAsWritten(t *testing.T) {
 	}
 }
 
-// TestPage: the page is well-formed, asks for nothing, and shows what the reports say,
-// as text whatever it is.
-func TestPage(t *testing.T) {
-	r, o := sampleReport(), sampleReport()
-	o.Settings.Command = `facetd bench --data "<script>alert(1)</script>"`
-	o.Results = append(o.Results, Result{Workload: "bare"}, Result{Workload: "odd", OpsPerSecond: math.MaxFloat64,
-		Series: []Point{{Seconds: -1}, {At: 1, Seconds: 1}}, Percentiles: []Percentile{{100, 1}, {200, -5}}})
-	var b bytes.Buffer
-	if err := WriteHTML(&b, []Named{{"one", &r}, {"<two>", &o}}); err != nil {
-		t.Fatal(err)
-	}
-	text := b.String()
+// polylines counts the curves of a page by their class, and looks that the page is
+// well-formed and asks for nothing.
+func polylines(t *testing.T, text string) map[string]int {
+	t.Helper()
 	lines := make(map[string]int)
 	for d := xml.NewDecoder(strings.NewReader(text)); ; {
 		tok, err := d.Token()
 		if err == io.EOF {
-			break
+			return lines
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -261,6 +253,21 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPage: the page is well-formed, asks for nothing, and shows what the reports say,
+// as text whatever it is.
+func TestPage(t *testing.T) {
+	r, o := sampleReport(), sampleReport()
+	o.Settings.Command = `facetd bench --data "<script>alert(1)</script>"`
+	o.Results = append(o.Results, Result{Workload: "bare"}, Result{Workload: "odd", OpsPerSecond: math.MaxFloat64,
+		Series: []Point{{Seconds: -1}, {At: 1, Seconds: 1}}, Percentiles: []Percentile{{100, 1}, {200, -5}}})
+	var b bytes.Buffer
+	if err := WriteHTML(&b, []Named{{"one", &r}, {"<two>", &o}}); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	lines := polylines(t, text)
 	// Of counter in both: throughput, percentiles, p50 over time; p99 over time.
 	if lines["r0"] < 3 || lines["r1"] < 3 || lines["r0 far"] < 1 || lines["r1 far"] < 1 {
 		t.Errorf("curves are missing: %v", lines)

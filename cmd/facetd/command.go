@@ -34,7 +34,7 @@ func commands() []*command {
 		statusCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
-		benchCommand(), benchReportCommand(), versionCommand(),
+		benchCommand(), benchSweepCommand(), benchReportCommand(), versionCommand(),
 	}
 }
 
