@@ -182,14 +182,14 @@ func TestSpent(t *testing.T) {
 		t.Error("a figure that is none is accepted")
 	}
 	before := usage{cpuKnown: true, nodes: []map[string]float64{
-		metrics("# HELP x\nother 3\n" + metricCPU + " 1.5\n" + metricLog + " 100\n" + metricDatabase + " 4096\n" + metricPeers + " 7\n" + metricResident + " 10\n"),
-		metrics(metricCPU + " 2\n" + metricDatabase + " 0\n" + metricLog + " 100\n" + metricResident + " 10\n")}}
+		metrics("# HELP x\nother 3\n" + metricCPU + " 1.5\n" + metricLog + " 100\n" + metricZeroed + " 0\n" + metricDatabase + " 4096\n" + metricPeers + " 7\n" + metricResident + " 10\n"),
+		metrics(metricCPU + " 2\n" + metricZeroed + " 5\n" + metricDatabase + " 0\n" + metricLog + " 100\n" + metricResident + " 10\n")}}
 	after := usage{cpu: time.Second, cpuKnown: true, sent: 500, nodes: []map[string]float64{
-		metrics(metricCPU + " 2.5\n" + metricLog + " 300\n" + metricDatabase + " 8192\n" + metricPeers + " 9\n" + metricResident + " 11\n"),
-		metrics(metricCPU + " 3\n" + metricDatabase + " 4096\n" + metricLog + " 50\n" + metricResident + " 12\n")}}
+		metrics(metricCPU + " 2.5\n" + metricLog + " 300\n" + metricZeroed + " 1000\n" + metricDatabase + " 8192\n" + metricPeers + " 9\n" + metricResident + " 11\n"),
+		metrics(metricCPU + " 3\n" + metricZeroed + " 5\n" + metricDatabase + " 4096\n" + metricLog + " 50\n" + metricResident + " 12\n")}}
 	s := after.since(&before)
 	r := s.report(100)
-	if *r.ClientCPU != 10 || *r.NodesCPU != 20 || *r.Sent != 5 || *r.Database != 81.92 || *r.Resident != 23 {
+	if *r.ClientCPU != 10 || *r.NodesCPU != 20 || *r.Sent != 5 || *r.Database != 81.92 || *r.Zeroed != 10 || *r.Resident != 23 {
 		t.Errorf("got %+v", r)
 	}
 	if r.Log != nil || r.Peers != nil || r.Active != nil || r.Unknown == "" {

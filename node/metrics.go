@@ -30,6 +30,7 @@ func (s svc) Metrics(w io.Writer) error {
 	one("facetd_follower_handed_on_total", "counter", "Requests for reads of followers that were left to the owner.", f.HandedOn)
 	one("facetd_log_bytes", "gauge", "Size of the commit log on disk.", s.n.replicas.Log().Size())
 	one("facetd_log_written_bytes_total", "counter", "Bytes written to the commit log, padding included.", l.Bytes)
+	one("facetd_log_zeroed_bytes_total", "counter", "Bytes of zeros written into segments of the commit log before they are used.", l.Zeroed)
 	one("facetd_database_written_bytes_total", "counter", "Bytes written into database files, by checkpoints and as snapshots.", s.n.replicas.Written())
 	one("facetd_log_records_total", "counter", "Records made durable.", l.Records)
 	one("facetd_log_batches_total", "counter", "Batches written, each with one fsync.", l.Batches)

@@ -71,7 +71,8 @@ func (m *measure) settle(idle float64) {
 // call is operation i, by a caller with a random source of its own.
 type call func(ctx context.Context, caller, i int, rng *rand.Rand) error
 
-// pace ends a closed loop: after a number of calls, or at a time.
+// pace ends a closed loop: after a number of calls, or at a time. The first call is
+// always made.
 type pace struct {
 	calls int64         // 0: any number
 	d     time.Duration // 0: as long as it takes
@@ -84,7 +85,7 @@ func lasting(d time.Duration) *pace { return &pace{d: d} }
 // next gives the number of the next call.
 func (p *pace) next(now time.Time) (i int, ok bool) {
 	n := p.n.Add(1)
-	return int(n - 1), (p.calls == 0 || n <= p.calls) && (p.d == 0 || now.Sub(p.begin) < p.d)
+	return int(n - 1), (p.calls == 0 || n <= p.calls) && (p.d == 0 || n == 1 || now.Sub(p.begin) < p.d)
 }
 
 // run has callers call again and again: a closed loop. Calls that fail are counted;

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -152,6 +153,9 @@ func compare(ctx context.Context, r *report, progress io.Writer) error {
 	}
 	var list []found
 	for _, p := range peers(s) {
+		if !s.asked(p.about().Name) {
+			continue
+		}
 		path, why := s.find(p.about())
 		if why != "" {
 			r.Missing = append(r.Missing, why)
@@ -182,22 +186,19 @@ func compare(ctx context.Context, r *report, progress io.Writer) error {
 	return nil
 }
 
+// asked reports whether a peer is to be run, as far as --only says.
+func (s *settings) asked(name string) bool {
+	names := s.names()
+	return len(names) == 0 || slices.Contains(names, name)
+}
+
 // find gives the path of a peer's program, or says why it is left out.
 func (s *settings) find(a about) (path, why string) {
-	if names := s.names(); len(names) > 0 {
-		asked := false
-		for _, n := range names {
-			asked = asked || n == a.Name
-		}
-		if !asked {
-			return "", a.Name + " was not asked for"
-		}
-	}
 	if a.Program == "" {
 		return "", ""
 	}
 	if path = lookPath(s.bin, a.Program); path == "" {
-		return "", fmt.Sprintf("%s is left out: there is no %s in --bin or PATH", a.Name, a.Program)
+		why = fmt.Sprintf("%s is left out: there is no %s in --bin or PATH", a.Name, a.Program)
 	}
-	return path, ""
+	return path, why
 }

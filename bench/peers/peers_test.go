@@ -241,7 +241,7 @@ func TestCompareLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"### hot_write", "| sqlite-each | 2 |", "synchronous=FULL", "facetd was not asked for", "fdatasync of 4 KiB"} {
+	for _, want := range []string{"### hot_write", "| sqlite-each | 2 |", "synchronous=FULL", "fdatasync of 4 KiB"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the report lacks %q", want)
 		}

@@ -75,7 +75,8 @@ func (p sqlitePeer) open(ctx context.Context, at place, s settings) (session, er
 	return &oneSession{w, r}, nil
 }
 
-// database is an open database with its statements.
+// database is an open database with its statements. Its calls cannot be canceled:
+// that would double the work of a small query, and nothing here can hang.
 type database struct {
 	db            *sql.DB
 	upsert, query *sql.Stmt
@@ -124,7 +125,7 @@ func (d *database) make(ctx context.Context, first []byte) error {
 }
 
 func (d *database) write(ctx context.Context, id int, value []byte) error {
-	res, err := d.upsert.ExecContext(ctx, id, value)
+	res, err := d.upsert.ExecContext(context.WithoutCancel(ctx), id, value)
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (d *database) write(ctx context.Context, id int, value []byte) error {
 
 func (d *database) read(ctx context.Context, id int) (int, error) {
 	var v []byte
-	err := d.query.QueryRowContext(ctx, id).Scan(&v)
+	err := d.query.QueryRowContext(context.WithoutCancel(ctx), id).Scan(&v)
 	return len(v), err
 }
 

@@ -323,6 +323,7 @@ func (l *Log) zeroFill(f disk.File, size int64) error {
 		if _, err := f.WriteAt(zeros[:n], at); err != nil {
 			return err
 		}
+		l.stats.zeroed.Add(uint64(n))
 		if at += n; at%zeroSync == 0 || at == size {
 			if err := f.Datasync(); err != nil {
 				return err
