@@ -72,11 +72,11 @@ Workloads:
 					return err
 				}
 				defer closeNodes()
-				limits := *withLimits && !onlyIdle(b.cfg.Workloads)
+				wanted := *withLimits && !onlyIdle(b.cfg.Workloads)
 				if len(b.target) > 0 {
-					limits = *withLimits && explicit
+					wanted = *withLimits && explicit
 				}
-				return runBench(ctx, p, b.cfg, n, dir, limits, b.out)
+				return runBench(ctx, p, b.cfg, n, dir, wanted, b.out)
 			}
 		},
 	}
