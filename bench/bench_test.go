@@ -45,7 +45,7 @@ func sampleReport() Report {
 		Verified:    &Verified{Acknowledged: 49_900, Unknown: 1, Found: 49_901},
 		Percentiles: []Percentile{{0, 100}, {50, 300}, {99, 1500}, {99.9, 21_000}, {100, 22_000}},
 		Series:      []Point{{At: 0, Seconds: 5, Ops: 25_000, P50: 301, P99: 1400}, {At: 5, Seconds: 5, Ops: 24_900, Errors: 1, P50: 299, P99: 1600}},
-		Resources: &Resources{ClientCPU: known(0.0153), NodesCPU: known(0.125), Log: known(312.5), Sent: known(120), Received: known(40),
+		Resources: &Resources{ClientCPU: known(0.0153), NodesCPU: known(0.125), Log: known(312.5), Zeroed: known(350), Database: known(1024), Sent: known(120), Received: known(40),
 			Resident: &bytes, Active: &open, Unknown: "not every node tells it"}})
 	r.Active = &Active{Facets: 1000, ClosedBytes: 40 << 20, OpenBytes: 80 << 20, PerFacet: 41_940}
 	r.Reference = &Reference{Owner: 41.26, Replica: 40, Fsync: 310.4}

@@ -1,7 +1,7 @@
 package bench
 
 import (
-	_ "embed"
+	"embed"
 	"fmt"
 	"html/template"
 	"io"
@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-//go:embed report.html
-var pageText string
+//go:embed parts.html report.html sweep.html
+var pageFiles embed.FS
 
-var page = template.Must(template.New("report").Parse(pageText))
+// pages are report.html and sweep.html, which share parts.html.
+var pages = template.Must(template.ParseFS(pageFiles, "*.html"))
 
 // Named is a report with the name it has beside others.
 type Named struct {
@@ -45,7 +46,7 @@ func WriteHTML(w io.Writer, reports []Named) error {
 	for k, name := range names {
 		d.Workloads[k] = newWorkload(name, reports)
 	}
-	return page.Execute(w, d)
+	return pages.ExecuteTemplate(w, "report.html", d)
 }
 
 type pageData struct {
@@ -108,12 +109,7 @@ type pageRow struct {
 }
 
 func newWorkload(name string, reports []Named) pageWorkload {
-	w := pageWorkload{Name: name}
-	for _, known := range Workloads {
-		if known.Name == name {
-			w.About = known.About
-		}
-	}
+	w := pageWorkload{Name: name, About: aboutWorkload(name)}
 	var rates, latencies, distribution []curve
 	for i, r := range reports {
 		for k := range r.Results {

@@ -68,6 +68,12 @@ const (
 	largeRows   = 16
 	largeValue  = 64 << 10
 
+	// fillBytes bounds the values that one transaction writes when facets are filled.
+	fillBytes = 4 << 20
+
+	// MaxPoints bounds the values of a sweep.
+	MaxPoints = 32
+
 	// keepAlive is that of the SDK's own dialler, which is replaced to count.
 	keepAlive = 30 * time.Second
 

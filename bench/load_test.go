@@ -182,14 +182,14 @@ func TestSpent(t *testing.T) {
 		t.Error("a figure that is none is accepted")
 	}
 	before := usage{cpuKnown: true, nodes: []map[string]float64{
-		metrics("# HELP x\nother 3\n" + metricCPU + " 1.5\n" + metricLog + " 100\n" + metricPeers + " 7\n" + metricResident + " 10\n"),
-		metrics(metricCPU + " 2\n" + metricLog + " 100\n" + metricResident + " 10\n")}}
+		metrics("# HELP x\nother 3\n" + metricCPU + " 1.5\n" + metricLog + " 100\n" + metricZeroed + " 0\n" + metricDatabase + " 4096\n" + metricPeers + " 7\n" + metricResident + " 10\n"),
+		metrics(metricCPU + " 2\n" + metricZeroed + " 5\n" + metricDatabase + " 0\n" + metricLog + " 100\n" + metricResident + " 10\n")}}
 	after := usage{cpu: time.Second, cpuKnown: true, sent: 500, nodes: []map[string]float64{
-		metrics(metricCPU + " 2.5\n" + metricLog + " 300\n" + metricPeers + " 9\n" + metricResident + " 11\n"),
-		metrics(metricCPU + " 3\n" + metricLog + " 50\n" + metricResident + " 12\n")}}
+		metrics(metricCPU + " 2.5\n" + metricLog + " 300\n" + metricZeroed + " 1000\n" + metricDatabase + " 8192\n" + metricPeers + " 9\n" + metricResident + " 11\n"),
+		metrics(metricCPU + " 3\n" + metricZeroed + " 5\n" + metricDatabase + " 4096\n" + metricLog + " 50\n" + metricResident + " 12\n")}}
 	s := after.since(&before)
 	r := s.report(100)
-	if *r.ClientCPU != 10 || *r.NodesCPU != 20 || *r.Sent != 5 || *r.Resident != 23 {
+	if *r.ClientCPU != 10 || *r.NodesCPU != 20 || *r.Sent != 5 || *r.Database != 81.92 || *r.Zeroed != 10 || *r.Resident != 23 {
 		t.Errorf("got %+v", r)
 	}
 	if r.Log != nil || r.Peers != nil || r.Active != nil || r.Unknown == "" {
@@ -221,23 +221,15 @@ func TestReportIsReadAsWritten(t *testing.T) {
 	}
 }
 
-// TestPage: the page is well-formed, asks for nothing, and shows what the reports say,
-// as text whatever it is.
-func TestPage(t *testing.T) {
-	r, o := sampleReport(), sampleReport()
-	o.Settings.Command = `facetd bench --data "<script>alert(1)</script>"`
-	o.Results = append(o.Results, Result{Workload: "bare"}, Result{Workload: "odd", OpsPerSecond: math.MaxFloat64,
-		Series: []Point{{Seconds: -1}, {At: 1, Seconds: 1}}, Percentiles: []Percentile{{100, 1}, {200, -5}}})
-	var b bytes.Buffer
-	if err := WriteHTML(&b, []Named{{"one", &r}, {"<two>", &o}}); err != nil {
-		t.Fatal(err)
-	}
-	text := b.String()
+// polylines counts the curves of a page by their class, and looks that the page is
+// well-formed and asks for nothing.
+func polylines(t *testing.T, text string) map[string]int {
+	t.Helper()
 	lines := make(map[string]int)
 	for d := xml.NewDecoder(strings.NewReader(text)); ; {
 		tok, err := d.Token()
 		if err == io.EOF {
-			break
+			return lines
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -261,6 +253,21 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPage: the page is well-formed, asks for nothing, and shows what the reports say,
+// as text whatever it is.
+func TestPage(t *testing.T) {
+	r, o := sampleReport(), sampleReport()
+	o.Settings.Command = `facetd bench --data "<script>alert(1)</script>"`
+	o.Results = append(o.Results, Result{Workload: "bare"}, Result{Workload: "odd", OpsPerSecond: math.MaxFloat64,
+		Series: []Point{{Seconds: -1}, {At: 1, Seconds: 1}}, Percentiles: []Percentile{{100, 1}, {200, -5}}})
+	var b bytes.Buffer
+	if err := WriteHTML(&b, []Named{{"one", &r}, {"<two>", &o}}); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	lines := polylines(t, text)
 	// Of counter in both: throughput, percentiles, p50 over time; p99 over time.
 	if lines["r0"] < 3 || lines["r1"] < 3 || lines["r0 far"] < 1 || lines["r1 far"] < 1 {
 		t.Errorf("curves are missing: %v", lines)

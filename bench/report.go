@@ -102,8 +102,10 @@ type Point struct {
 type Resources struct {
 	ClientCPU *float64 `json:"client_cpu_seconds_per_1000_ops"`
 	NodesCPU  *float64 `json:"nodes_cpu_seconds_per_1000_ops"`
-	Log       *float64 `json:"log_bytes_per_op"`  // written into the commit logs of all nodes
-	Peers     *float64 `json:"peer_bytes_per_op"` // sent from node to node
+	Log       *float64 `json:"log_bytes_per_op"`        // written into the commit logs of all nodes
+	Zeroed    *float64 `json:"log_zeroed_bytes_per_op"` // zeros written into segments before they are used
+	Database  *float64 `json:"database_bytes_per_op"`   // written into database files, by the checkpoints of that time
+	Peers     *float64 `json:"peer_bytes_per_op"`       // sent from node to node
 	Sent      *float64 `json:"client_sent_bytes_per_op"`
 	Received  *float64 `json:"client_received_bytes_per_op"`
 	Resident  *int64   `json:"nodes_resident_bytes"` // afterwards, all nodes together

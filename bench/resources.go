@@ -19,12 +19,14 @@ import (
 const (
 	metricCPU      = "process_cpu_seconds_total"
 	metricLog      = "facetd_log_written_bytes_total"
+	metricZeroed   = "facetd_log_zeroed_bytes_total"
+	metricDatabase = "facetd_database_written_bytes_total"
 	metricPeers    = "facetd_peer_sent_bytes_total"
 	metricResident = "process_resident_memory_bytes"
 	metricActive   = "facetd_facets_active"
 )
 
-var nodeMetrics = []string{metricCPU, metricLog, metricPeers, metricResident, metricActive}
+var nodeMetrics = []string{metricCPU, metricLog, metricZeroed, metricDatabase, metricPeers, metricResident, metricActive}
 
 // usage is what was used up to a moment.
 type usage struct {
@@ -149,7 +151,7 @@ func (s *spent) report(ops int64) *Resources {
 	}
 	return &Resources{
 		ClientCPU: per(s.cpu.Seconds(), 1000, s.cpuKnown), NodesCPU: node(metricCPU, 1000),
-		Log: node(metricLog, 1), Peers: node(metricPeers, 1),
+		Log: node(metricLog, 1), Zeroed: node(metricZeroed, 1), Database: node(metricDatabase, 1), Peers: node(metricPeers, 1),
 		Sent: per(float64(s.sent), 1, true), Received: per(float64(s.received), 1, true),
 		Resident: now(metricResident), Active: now(metricActive), Unknown: s.unknown,
 	}

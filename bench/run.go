@@ -266,9 +266,7 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	r.cfg.say("filling them with %s rows each", count(r.cfg.Rows))
 	s, err := drive(ctx, r.cfg.Callers, &times{total: int64(len(r.set.all))}, func(ctx context.Context, _, i int, _ *mrand.Rand) error {
-		res, err := r.set.all[i].Exec(ctx, FillSQL, r.cfg.Rows, r.cfg.ValueSize)
-		r.set.rows[i].Store(res.LastInsertID)
-		return err
+		return r.fillOne(ctx, i)
 	})
 	if err == nil {
 		err = s.firstErr
@@ -277,6 +275,19 @@ func (r *run) prepare(ctx context.Context) error {
 		return fmt.Errorf("fill facets: %w", err)
 	}
 	r.set.filled = true
+	return nil
+}
+
+// fillOne writes the rows of a facet, as many in each transaction as its limits allow.
+func (r *run) fillOne(ctx context.Context, i int) error {
+	most := max(1, fillBytes/r.cfg.ValueSize)
+	for left := r.cfg.Rows; left > 0; left -= most {
+		res, err := r.set.all[i].Exec(ctx, FillSQL, min(left, most), r.cfg.ValueSize)
+		if err != nil {
+			return err
+		}
+		r.set.rows[i].Store(res.LastInsertID)
+	}
 	return nil
 }
 

@@ -105,6 +105,8 @@ var costs = []struct {
 	{"CPU load", func(r *Resources) (float64, bool) { return times1000(r.ClientCPU) }},
 	{"CPU nodes", func(r *Resources) (float64, bool) { return times1000(r.NodesCPU) }},
 	{"log", func(r *Resources) (float64, bool) { return figure(r.Log) }},
+	{"zeros", func(r *Resources) (float64, bool) { return figure(r.Zeroed) }},
+	{"database", func(r *Resources) (float64, bool) { return figure(r.Database) }},
 	{"nodes", func(r *Resources) (float64, bool) { return figure(r.Peers) }},
 	{"sent", func(r *Resources) (float64, bool) { return figure(r.Sent) }},
 	{"received", func(r *Resources) (float64, bool) { return figure(r.Received) }},
@@ -149,7 +151,7 @@ func cost(v float64, known bool) string {
 
 // CostsNote says what the figures of resources count.
 const CostsNote = "processor time in ms for 1,000 operations, of the load and of all nodes; bytes for each operation: " +
-	"written into the commit logs of all nodes, sent from node to node, sent and received by the load; " +
+	"written into the commit logs of all nodes, zeros written into their segments before that, and what checkpoints wrote into database files; sent from node to node, sent and received by the load; " +
 	"then MiB resident in all nodes and facets open"
 
 func (r *Report) resourcesText(b *strings.Builder) {

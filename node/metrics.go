@@ -63,6 +63,8 @@ func (all figures) Collect(ch chan<- prometheus.Metric) {
 	counter("facetd_follower_handed_on_total", "Requests for reads of followers that were left to the owner.", float64(f.HandedOn))
 	gauge("facetd_log_bytes", "Size of the commit log on disk.", float64(s.n.replicas.Log().Size()))
 	counter("facetd_log_written_bytes_total", "Bytes written to the commit log, padding included.", float64(l.Bytes))
+	counter("facetd_log_zeroed_bytes_total", "Bytes of zeros written into segments of the commit log before they are used.", float64(l.Zeroed))
+	counter("facetd_database_written_bytes_total", "Bytes written into database files, by checkpoints and as snapshots.", float64(s.n.replicas.Written()))
 	counter("facetd_log_records_total", "Records made durable.", float64(l.Records))
 	counter("facetd_log_batches_total", "Batches written, each with one fsync.", float64(l.Batches))
 	counter("facetd_log_fsync_seconds_total", "Time spent in fsync of the commit log.", l.SyncTotal.Seconds())

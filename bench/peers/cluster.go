@@ -9,21 +9,26 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// cluster is three processes of a peer.
+// cluster is a running peer: its processes, none for a library, and a session.
 type cluster struct {
-	peer    peer
 	path    string
-	version string
-	lines   []string // the command lines, as one would type them
-	ports   []int
+	shown   []shown
 	procs   []*process
 	session session
+}
+
+// shown is a process as the report shows it.
+type shown struct {
+	Line  string            `json:"line"`            // as one would type it
+	Files map[string]string `json:"files,omitempty"` // it was given, by path
 }
 
 type process struct {
@@ -33,37 +38,57 @@ type process struct {
 }
 
 // startCluster starts a peer's processes with their data below dir and waits until
-// they work. The main goroutine calls it: the processes die with its thread.
-func startCluster(ctx context.Context, p peer, path, dir string) (_ *cluster, err error) {
-	c := &cluster{peer: p, path: path}
-	out, err := exec.CommandContext(ctx, path, p.versionArgs()...).CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("version of %s: %w: %s", path, err, out)
+// they work, with other ports where one ends at once: another program may have taken
+// a port in between. The main goroutine calls it: the processes die with its thread.
+func startCluster(ctx context.Context, p peer, path, dir string, s settings) (c *cluster, err error) {
+	for try := range startTries {
+		sub := filepath.Join(dir, fmt.Sprintf("try-%d", try+1))
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			return nil, err
+		}
+		if c, err = tryStart(ctx, p, path, sub, s); !errors.Is(err, errEnded) {
+			break
+		}
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	c.version = first
-	if c.ports, err = freePorts(); err != nil {
+	return c, err
+}
+
+// errEnded says that a process has ended by itself.
+var errEnded = errors.New("a process has ended")
+
+func tryStart(ctx context.Context, p peer, path, dir string, s settings) (_ *cluster, err error) {
+	c := &cluster{path: path}
+	at := place{}
+	if at.ports, err = freePorts(p.about().Processes); err != nil {
 		return nil, err
 	}
-	var dirs []string
-	for k := range nodes {
-		dirs = append(dirs, filepath.Join(dir, fmt.Sprintf("%s-%d", p.name(), k+1)))
+	for k := range max(p.about().Processes, 1) {
+		at.dirs = append(at.dirs, filepath.Join(dir, fmt.Sprintf("data-%d", k+1)))
+	}
+	launches, err := p.launches(at)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.stop())
 		}
 	}()
-	for k, args := range p.commands(dirs, c.ports) {
-		c.lines = append(c.lines, strings.Join(append([]string{filepath.Base(path)}, args...), " "))
-		if err := c.start(args, dirs[k]+".log"); err != nil {
+	for k, l := range launches {
+		for name, content := range l.files {
+			if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+				return nil, err
+			}
+		}
+		c.shown = append(c.shown, shown{strings.Join(append([]string{filepath.Base(path)}, l.args...), " "), l.files})
+		if err := c.start(l.args, at.dirs[k]+".log"); err != nil {
 			return nil, err
 		}
 	}
 	deadline := time.Now().Add(startWait)
 	for {
-		try, cancel := context.WithTimeout(ctx, callTimeout/5)
-		c.session, err = p.open(try, c.ports)
+		try, cancel := context.WithTimeout(ctx, openTimeout)
+		c.session, err = p.open(try, at, s)
 		cancel()
 		if err == nil {
 			return c, nil
@@ -72,12 +97,12 @@ func startCluster(ctx context.Context, p peer, path, dir string) (_ *cluster, er
 			select {
 			case e := <-pr.ended:
 				pr.ended <- e
-				return nil, fmt.Errorf("a process of %s has ended (%v): %s", p.name(), e, tail(pr.log))
+				return nil, fmt.Errorf("%w (%v): %s", errEnded, e, tail(pr.log))
 			default:
 			}
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s is not ready after %v: %w", p.name(), startWait, err)
+			return nil, fmt.Errorf("not ready after %v: %w", startWait, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -159,18 +184,62 @@ func (c *cluster) processor() (sum time.Duration, err error) {
 	return sum, nil
 }
 
+// resident is the memory the processes have in use, or this process for a library,
+// whose own garbage is given back before.
+func (c *cluster) resident() (sum int64, known bool) {
+	pids := []string{"self"}
+	if len(c.procs) > 0 {
+		pids = nil
+		for _, p := range c.procs {
+			pids = append(pids, strconv.Itoa(p.cmd.Process.Pid))
+		}
+	} else {
+		debug.FreeOSMemory()
+	}
+	for _, pid := range pids {
+		raw, err := os.ReadFile("/proc/" + pid + "/statm")
+		if err != nil {
+			return 0, false
+		}
+		fields := strings.Fields(string(raw))
+		if len(fields) < 2 {
+			return 0, false
+		}
+		pages, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		sum += pages * int64(os.Getpagesize())
+	}
+	return sum, true
+}
+
+// sent is what the servers have sent to one another; nil where they do not tell.
+func (c *cluster) sent(ctx context.Context) *int64 {
+	s, ok := c.session.(sender)
+	if !ok {
+		return nil
+	}
+	n, err := s.sent(ctx)
+	if err != nil {
+		return nil
+	}
+	return &n
+}
+
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // freePorts finds the first ports of every process.
-func freePorts() ([]int, error) {
+func freePorts(n int) ([]int, error) {
 	var ports []int
-	for tries := 0; len(ports) < nodes; tries++ {
+	for tries := 0; len(ports) < n; tries++ {
 		if tries == 100 {
 			return nil, errors.New("find free ports: none in 100 tries")
 		}
 		// Below those that systems give to outgoing connections.
 		port := 10_000 + rand.IntN(20_000)
-		if free(port) {
+		near := func(p int) bool { return max(p-port, port-p) < portsEach }
+		if !slices.ContainsFunc(ports, near) && free(port) {
 			ports = append(ports, port)
 		}
 	}

@@ -9,33 +9,44 @@ import (
 )
 
 // facetdPeer is facetd through its own SDK: a key is a facet.
-type facetdPeer struct{}
-
-func (facetdPeer) name() string          { return "facetd" }
-func (facetdPeer) versionArgs() []string { return []string{"version"} }
-func (facetdPeer) about() string {
-	return "Go SDK, one client given all endpoints, default options; a key is a facet of its own with one row"
+type facetdPeer struct {
+	name  string
+	nodes int
 }
 
-func (facetdPeer) commands(dirs []string, ports []int) (all [][]string) {
+func (p facetdPeer) about() about {
+	durable := "fsynced by a majority of three nodes"
+	if p.nodes == 1 {
+		durable = "fsynced by the one node"
+	}
+	return about{Name: p.name, Program: "facetd", Processes: p.nodes, Durable: durable, Databases: true,
+		Client: "Go SDK, one client given all endpoints, default options",
+		Key:    "a facet, which is a database, with one row"}
+}
+
+func (facetdPeer) version(ctx context.Context, path string) (string, error) {
+	return ask(ctx, path, "version")
+}
+
+func (facetdPeer) launches(at place) (all []launch, err error) {
 	var seeds []string
-	for _, p := range ports {
+	for _, p := range at.ports {
 		seeds = append(seeds, loopback(p+2))
 	}
-	for k, p := range ports {
-		all = append(all, []string{"serve", "--insecure", "--node-id", fmt.Sprintf("node-%d", k+1), "--data", dirs[k],
+	for k, p := range at.ports {
+		all = append(all, launch{args: []string{"serve", "--insecure", "--node-id", fmt.Sprintf("node-%d", k+1), "--data", at.dirs[k],
 			"--listen", loopback(p), "--peer-listen", loopback(p + 1), "--gossip-listen", loopback(p + 2),
-			"--join", strings.Join(seeds, ","), "--bootstrap-expect", fmt.Sprint(len(ports)), "--log-level", "warn"})
+			"--join", strings.Join(seeds, ","), "--bootstrap-expect", fmt.Sprint(len(at.ports)), "--log-level", "warn"}})
 	}
-	return all
+	return all, nil
 }
 
-func (facetdPeer) open(ctx context.Context, ports []int) (session, error) {
-	var at []string
-	for _, p := range ports {
-		at = append(at, "http://"+loopback(p))
+func (facetdPeer) open(ctx context.Context, at place, s settings) (session, error) {
+	var urls []string
+	for _, p := range at.ports {
+		urls = append(urls, "http://"+loopback(p))
 	}
-	c, err := client.Open(ctx, at, client.Options{Software: "facetd bench/peers"})
+	c, err := client.Open(ctx, urls, client.Options{Software: "facetd bench/peers"})
 	if err != nil {
 		return nil, err
 	}
@@ -46,18 +57,19 @@ func (facetdPeer) open(ctx context.Context, ports []int) (session, error) {
 			alive++
 		}
 	}
-	if err == nil && (alive < len(ports) || info.Leader == "") {
-		err = fmt.Errorf("%d of %d nodes are alive, leader %q", alive, len(ports), info.Leader)
+	if err == nil && (alive < len(urls) || info.Leader == "") {
+		err = fmt.Errorf("%d of %d nodes are alive, leader %q", alive, len(urls), info.Leader)
 	}
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	return &facetdSession{c: c}, nil
+	return &facetdSession{c: c, urls: urls, facets: make([]*client.Facet, max(s.Keys, s.Create))}, nil
 }
 
 type facetdSession struct {
 	c      *client.Client
+	urls   []string
 	facets []*client.Facet
 }
 
@@ -66,24 +78,21 @@ func (s *facetdSession) prepare(context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := range *keys {
-		f, err := b.Facet(fmt.Sprintf("key-%06d", i))
-		if err != nil {
+	for i := range s.facets {
+		if s.facets[i], err = b.Facet(keyName(i)); err != nil {
 			return err
 		}
-		s.facets = append(s.facets, f)
 	}
 	return nil
 }
 
-func (s *facetdSession) write(ctx context.Context, key int, value []byte, first bool) error {
-	f := s.facets[key]
-	if first {
-		if _, err := f.Exec(ctx, createSQL); err != nil {
-			return err
-		}
-	}
-	res, err := f.Exec(ctx, upsertSQL, 1, value)
+func (s *facetdSession) create(ctx context.Context, key int, value []byte) error {
+	_, err := s.facets[key].Batch(ctx, client.Stmt{SQL: createSQL}, client.Stmt{SQL: upsertSQL, Args: []any{1, value}})
+	return err
+}
+
+func (s *facetdSession) write(ctx context.Context, key int, value []byte) error {
+	res, err := s.facets[key].Exec(ctx, upsertSQL, 1, value)
 	if err == nil && res.RowsAffected != 1 {
 		err = fmt.Errorf("a write changed %d rows", res.RowsAffected)
 	}
@@ -94,6 +103,10 @@ func (s *facetdSession) read(ctx context.Context, key int) (int, error) {
 	var v []byte
 	err := s.facets[key].QueryRow(ctx, selectSQL, 1).Scan(&v)
 	return len(v), err
+}
+
+func (s *facetdSession) sent(ctx context.Context) (int64, error) {
+	return sumMetrics(ctx, s.urls, "facetd_peer_sent_bytes_total")
 }
 
 func (s *facetdSession) close() error { return s.c.Close() }

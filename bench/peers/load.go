@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -11,7 +10,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// measure is the outcome of one measurement.
+// measure is the outcome of one measurement. Nil figures are unknown, or make no sense
+// for the peer.
 type measure struct {
 	Round        int     `json:"round"`
 	Peer         string  `json:"peer"`
@@ -22,54 +22,110 @@ type measure struct {
 	Ops          int64   `json:"ops"`
 	Errors       int64   `json:"errors"`
 	FirstError   string  `json:"first_error,omitempty"`
-	// ServerCPU and ClientCPU are processor milliseconds per 1,000 operations, of
-	// the three servers together and of this process.
-	ServerCPU float64 `json:"server_cpu_ms_per_1000"`
-	ClientCPU float64 `json:"client_cpu_ms_per_1000"`
-	Load      float64 `json:"load_average"` // of the machine, when it began
+	// ServerCPU and ClientCPU are processor milliseconds per 1,000 operations, of all
+	// servers together and of this process, which is both for a library.
+	ServerCPU *float64 `json:"server_cpu_ms_per_1000"`
+	ClientCPU float64  `json:"client_cpu_ms_per_1000"`
+	// Disk is bytes the disk got per operation, by its own counter, of all servers
+	// together, without DiskIdle, what it got a second while nobody called.
+	Disk     *float64 `json:"disk_bytes_per_op"`
+	DiskIdle float64  `json:"disk_idle_bytes_per_second"`
+	Sent     *float64 `json:"sent_between_servers_bytes_per_op"`
+	Resident *int64   `json:"resident_bytes"`                  // of all servers, afterwards
+	PerKey   *float64 `json:"resident_bytes_per_new_database"` // workload create
+	Load     float64  `json:"load_average"`                    // of the machine, when it began
+
+	serverCPU  *time.Duration
+	clientCPU  time.Duration
+	disk, sent *int64
+	watched    time.Duration // what disk is of
 }
 
-// call is one operation of a caller, with a random source of its own.
-type call func(ctx context.Context, caller int, rng *rand.Rand) error
+// settle makes figures per operation of what was counted.
+func (m *measure) settle(idle float64) {
+	if m.Ops == 0 {
+		return
+	}
+	n := float64(m.Ops)
+	cpu := func(d time.Duration) float64 { return d.Seconds() * 1e6 / n }
+	m.ClientCPU = cpu(m.clientCPU)
+	if m.serverCPU != nil {
+		x := cpu(*m.serverCPU)
+		m.ServerCPU = &x
+	}
+	if m.sent != nil {
+		x := float64(*m.sent) / n
+		m.Sent = &x
+	}
+	m.DiskIdle = idle
+	if m.disk != nil {
+		others := idle * m.watched.Seconds()
+		// Where others wrote more than the load, nobody can tell what the load wrote.
+		if all := float64(*m.disk); idle < busyDisk || others < all/2 {
+			x := max(0, all-others) / n
+			m.Disk = &x
+		}
+	}
+}
 
-// run has callers call again and again for a time: a closed loop.
-func run(ctx context.Context, n int, d time.Duration, do call) (m measure, failed error) {
-	ctx, cancel := context.WithCancel(ctx)
+// call is operation i, by a caller with a random source of its own.
+type call func(ctx context.Context, caller, i int, rng *rand.Rand) error
+
+// pace ends a closed loop: after a number of calls, or at a time. The first call is
+// always made.
+type pace struct {
+	calls int64         // 0: any number
+	d     time.Duration // 0: as long as it takes
+	begin time.Time
+	n     atomic.Int64
+}
+
+func lasting(d time.Duration) *pace { return &pace{d: d} }
+
+// next gives the number of the next call.
+func (p *pace) next(now time.Time) (i int, ok bool) {
+	n := p.n.Add(1)
+	return int(n - 1), (p.calls == 0 || n <= p.calls) && (p.d == 0 || n == 1 || now.Sub(p.begin) < p.d)
+}
+
+// run has callers call again and again: a closed loop. Calls that fail are counted;
+// only the end of ctx, or too many of them, is an error.
+func run(ctx context.Context, callers int, p *pace, do call) (m measure, err error) {
+	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var errs, ops atomic.Int64
-	var mu sync.Mutex // of all and failed
+	var mu sync.Mutex // of all, m and failed
+	var failed error
 	all := newHistogram()
 	var wg sync.WaitGroup
-	begin := time.Now()
-	deadline := begin.Add(d)
-	for c := range n {
+	p.begin = time.Now()
+	for c := range callers {
 		wg.Go(func() {
 			h := newHistogram()
-			rng := rand.New(rand.NewPCG(uint64(c), uint64(begin.UnixNano())))
-			for ctx.Err() == nil {
+			rng := rand.New(rand.NewPCG(uint64(c), uint64(p.begin.UnixNano())))
+			for inner.Err() == nil {
 				from := time.Now()
-				if !from.Before(deadline) {
+				i, ok := p.next(from)
+				if !ok {
 					break
 				}
-				each, done := context.WithTimeout(ctx, callTimeout)
-				err := do(each, c, rng)
+				each, done := context.WithTimeout(inner, callTimeout)
+				err := do(each, c, i, rng)
 				done()
 				if err == nil {
 					h.RecordValue(max(1, time.Since(from).Microseconds()))
-					ops.Add(1)
 					continue
 				}
-				if ctx.Err() != nil {
+				if inner.Err() != nil {
 					break
 				}
 				mu.Lock()
 				if failed == nil {
 					failed = err
 				}
-				mu.Unlock()
-				if errs.Add(1) >= maxErrors {
+				if m.Errors++; m.Errors >= maxErrors {
 					cancel()
 				}
+				mu.Unlock()
 			}
 			mu.Lock()
 			all.Merge(h)
@@ -77,74 +133,24 @@ func run(ctx context.Context, n int, d time.Duration, do call) (m measure, faile
 		})
 	}
 	wg.Wait()
-	m.Ops, m.Errors = ops.Load(), errs.Load()
-	m.OpsPerSecond = float64(m.Ops) / time.Since(begin).Seconds()
+	m.Ops = all.TotalCount()
+	m.OpsPerSecond = float64(m.Ops) / time.Since(p.begin).Seconds()
 	m.P50, m.P99 = all.ValueAtPercentile(50), all.ValueAtPercentile(99)
 	if failed != nil {
 		m.FirstError = failed.Error()
 	}
-	return m, failed
+	switch {
+	case ctx.Err() != nil:
+		return m, context.Cause(ctx)
+	case inner.Err() != nil:
+		return m, failed
+	}
+	return m, nil
 }
 
 // newHistogram is one in microseconds, up to the timeout of a call.
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, callTimeout.Microseconds()+1_000_000, 3)
-}
-
-// fill writes every key once.
-func fill(ctx context.Context, s session, callers, keys, size int) error {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	errs := make(chan error, callers)
-	for c := range callers {
-		wg.Go(func() {
-			value := randomText(rand.New(rand.NewPCG(uint64(c), 1)), size)
-			for {
-				i := int(next.Add(1) - 1)
-				if i >= keys {
-					return
-				}
-				each, done := context.WithTimeout(ctx, callTimeout)
-				err := s.write(each, i, value, true)
-				done()
-				if err != nil {
-					errs <- fmt.Errorf("first write of key %d: %w", i, err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-		return nil
-	}
-}
-
-// writes gives every caller a value of its own, which it changes with every call.
-func writes(s session, callers, keys, size int) call {
-	values := make([][]byte, callers)
-	for c := range values {
-		values[c] = randomText(rand.New(rand.NewPCG(uint64(c), 2)), size)
-	}
-	return func(ctx context.Context, caller int, rng *rand.Rand) error {
-		v := values[caller]
-		v[rng.IntN(len(v))] = alphabet[rng.IntN(len(alphabet))]
-		return s.write(ctx, rng.IntN(keys), v, false)
-	}
-}
-
-func reads(s session, keys, size int) call {
-	return func(ctx context.Context, _ int, rng *rand.Rand) error {
-		key := rng.IntN(keys)
-		n, err := s.read(ctx, key)
-		if err == nil && n != size {
-			err = fmt.Errorf("key %d has a value of %d bytes, want %d", key, n, size)
-		}
-		return err
-	}
 }
 
 // alphabet needs no escapes in JSON.

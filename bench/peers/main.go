@@ -7,58 +7,134 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-var (
-	callers  = flag.Int("callers", 64, "keep `N` requests under way")
-	keys     = flag.Int("keys", 1000, "spread them over `N` keys; a key of facetd is a facet")
-	size     = flag.Int("value-size", 256, "write values of `N` bytes")
-	duration = flag.Duration("duration", 5*time.Second, "measure each workload of each round for this `TIME`")
-	rounds   = flag.Int("rounds", 3, "measure all peers in turns, `N` times")
-	data     = flag.String("data", ".", "make the data directories under this `DIR`, on the disk to be measured")
-	only     = flag.String("only", "", "run the peers with these `NAMES`, with commas between")
-	asJSON   = flag.String("json", "peers.json", "write the report as JSON to this `FILE` as well; empty: do not")
-	etcdTo   = flag.String("etcd-endpoints", "leader", "connect etcd's client to the leader, or to all endpoints: `WHICH`")
-	paths    = map[string]*string{
-		"facetd": flag.String("facetd", "", "`PATH` of facetd (default: the one in PATH)"),
-		"etcd":   flag.String("etcd", "", "`PATH` of etcd (default: the one in PATH)"),
-		"rqlite": flag.String("rqlite", "", "`PATH` of rqlited (default: the one in PATH)"),
-	}
-)
+// settings are those of a comparison.
+type settings struct {
+	Callers  int           `json:"callers"`
+	Keys     int           `json:"keys"`
+	Create   int           `json:"create"`
+	Size     int           `json:"value_size"`
+	Rounds   int           `json:"rounds"`
+	Duration time.Duration `json:"duration_ns"`
+	Idle     time.Duration `json:"idle_ns"`
 
-// workloads in the order they are run in each round.
-var workloads = []string{"write", "read"}
+	etcdTo    string
+	only, bin string
+	data      string
+}
 
 // The main goroutine keeps its thread, which is the parent of the servers.
 func init() { runtime.LockOSThread() }
 
 func main() {
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := compare(ctx, os.Stdout, os.Stderr); err != nil {
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "install" {
+		err = installCommand(ctx, os.Args[2:], os.Stderr)
+	} else {
+		err = compareCommand(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "peers:", err)
 		os.Exit(1)
 	}
 }
 
-// compare runs everything and writes the report.
-func compare(ctx context.Context, stdout, progress io.Writer) (err error) {
-	if *callers < 1 || *callers > maxCallers || *keys < 1 || *keys > maxKeys || *size < 1 || *rounds < 1 || *duration <= 0 {
-		return errors.New("callers, keys, value-size, rounds and duration must be above 0, and not beyond reason")
+// compareCommand runs everything and writes the report.
+func compareCommand(ctx context.Context, args []string, stdout, progress io.Writer) error {
+	var s settings
+	fs := flag.NewFlagSet("peers", flag.ContinueOnError)
+	fs.IntVar(&s.Callers, "callers", 64, "keep `N` requests under way")
+	fs.IntVar(&s.Keys, "keys", 1000, "spread them over `N` keys; a key of facetd is a facet")
+	fs.IntVar(&s.Create, "create", 2000, "first write to `N` keys, where a key is a database of its own")
+	fs.IntVar(&s.Size, "value-size", 256, "write values of `N` bytes")
+	fs.IntVar(&s.Rounds, "rounds", 3, "measure all peers in turns, `N` times")
+	fs.DurationVar(&s.Duration, "duration", 5*time.Second, "measure each workload of each round for this `TIME`")
+	fs.DurationVar(&s.Idle, "idle", 3*time.Second, "look for this `TIME` at what the disk gets while nobody calls")
+	fs.StringVar(&s.data, "data", ".", "make the data directories under this `DIR`, on the disk to be measured")
+	fs.StringVar(&s.only, "only", "", "run the peers with these `NAMES`, with commas between")
+	fs.StringVar(&s.bin, "bin", "", "look for the programs in this `DIR`, which install has filled, and then in PATH")
+	fs.StringVar(&s.etcdTo, "etcd-endpoints", "leader", "connect etcd's client to the leader, or to all endpoints: `WHICH`")
+	out := fs.String("out", "RESULTS.md", "write the report to this `FILE`; empty: to standard output")
+	asJSON := fs.String("json", "", "write all figures as JSON to this `FILE` as well")
+	if err := fs.Parse(args); err != nil {
+		return err
 	}
-	if *etcdTo != "all" && *etcdTo != "leader" {
-		return errors.New("--etcd-endpoints is all or leader")
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%q is neither a flag nor install", fs.Arg(0))
 	}
-	parent, err := filepath.Abs(*data)
+	if err := s.check(); err != nil {
+		return err
+	}
+	r := &report{Settings: s, Command: "peers " + strings.Join(args, " ")}
+	if err := compare(ctx, r, progress); err != nil {
+		return err
+	}
+	if *asJSON != "" {
+		if err := writeFile(*asJSON, r.writeJSON); err != nil {
+			return err
+		}
+	}
+	if *out == "" {
+		return r.writeText(stdout)
+	}
+	return writeFile(*out, r.writeText)
+}
+
+func (s *settings) check() error {
+	in := func(what string, v, low, high int) error {
+		if v < low || v > high {
+			return fmt.Errorf("--%s is %d, allowed are %d to %d", what, v, low, high)
+		}
+		return nil
+	}
+	err := errors.Join(in("callers", s.Callers, 1, maxCallers), in("keys", s.Keys, 1, maxKeys), in("create", s.Create, 1, maxKeys),
+		in("value-size", s.Size, 1, maxSize), in("rounds", s.Rounds, 1, maxRounds))
+	if s.Duration <= 0 || s.Duration > maxTime || s.Idle <= 0 || s.Idle > maxTime {
+		err = errors.Join(err, fmt.Errorf("--duration and --idle must be above 0 and at most %v", maxTime))
+	}
+	if s.etcdTo != "all" && s.etcdTo != "leader" {
+		err = errors.Join(err, errors.New("--etcd-endpoints is all or leader"))
+	}
+	known := make(map[string]bool)
+	for _, p := range peers(*s) {
+		known[p.about().Name] = true
+	}
+	for _, name := range s.names() {
+		if !known[name] {
+			err = errors.Join(err, fmt.Errorf("--only: there is no peer %q", name))
+		}
+	}
+	return err
+}
+
+// names are those of --only.
+func (s *settings) names() []string {
+	return strings.FieldsFunc(s.only, func(c rune) bool { return c == ',' })
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// compare visits every peer that is there, in turns. Only one runs at a time, with
+// nothing on its disk from before.
+func compare(ctx context.Context, r *report, progress io.Writer) error {
+	s := r.Settings
+	parent, err := filepath.Abs(s.data)
 	if err != nil {
 		return err
 	}
@@ -67,125 +143,62 @@ func compare(ctx context.Context, stdout, progress io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r := report{Started: time.Now().UTC().Format(time.RFC3339), Nodes: nodes, Callers: *callers, Keys: *keys, Value: *size,
-		Seconds: duration.Seconds(), CPUs: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Data: dir}
-	var running []*cluster
-	defer func() {
-		for _, c := range running {
-			err = errors.Join(err, c.stop())
-		}
-	}()
-	for _, p := range []peer{facetdPeer{}, etcdPeer{leader: *etcdTo == "leader"}, rqlitePeer{}} {
-		path := find(p.name(), progress)
-		if path == "" {
+	r.Started = time.Now().UTC().Format(time.RFC3339)
+	if r.Machine, err = look(dir); err != nil {
+		return err
+	}
+	type found struct {
+		peer
+		path string
+	}
+	var list []found
+	for _, p := range peers(s) {
+		if !s.asked(p.about().Name) {
 			continue
 		}
-		fmt.Fprintf(progress, "starting %d processes of %s and writing %d keys\n", nodes, p.name(), *keys)
-		c, err := startCluster(ctx, p, path, dir)
+		path, why := s.find(p.about())
+		if why != "" {
+			r.Missing = append(r.Missing, why)
+			fmt.Fprintln(progress, why)
+			continue
+		}
+		version, err := p.version(ctx, path)
 		if err != nil {
-			return fmt.Errorf("start %s: %w", p.name(), err)
+			return fmt.Errorf("version of %s: %w", p.about().Name, err)
 		}
-		running = append(running, c)
-		r.Peers = append(r.Peers, about{Peer: p.name(), Version: c.version, Client: p.about(), Commands: c.lines})
-		if err := c.session.prepare(ctx); err != nil {
-			return fmt.Errorf("prepare %s: %w", p.name(), err)
-		}
-		if err := fill(ctx, c.session, *callers, *keys, *size); err != nil {
-			return fmt.Errorf("%s: %w", p.name(), err)
-		}
+		list = append(list, found{p, path})
+		r.Peers = append(r.Peers, peerReport{about: p.about(), Version: version})
 	}
-	if len(running) == 0 {
-		return errors.New("no server was found; give paths with --facetd, --etcd, --rqlite")
+	if len(list) == 0 {
+		return errors.New("no peer was found; peers install --dir DIR gets them, --bin DIR finds them there")
 	}
-	for round := 1; round <= *rounds && ctx.Err() == nil; round++ {
-		for _, c := range running {
-			for _, w := range workloads {
-				m, err := c.measure(ctx, w)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", c.peer.name(), w, err)
-				}
-				m.Round = round
-				r.Measures = append(r.Measures, m)
-				fmt.Fprintf(progress, "round %d: %s %s %.0f/s\n", round, c.peer.name(), w, m.OpsPerSecond)
+	for round := 1; round <= s.Rounds; round++ {
+		for i, p := range list {
+			v := &visit{settings: s, peer: p.peer, path: p.path, dir: filepath.Join(dir, p.about().Name), round: round, progress: progress}
+			if err := v.run(ctx); err != nil {
+				return fmt.Errorf("%s, round %d: %w", p.about().Name, round, err)
 			}
+			r.Measures = append(r.Measures, v.measures...)
+			r.Peers[i].Launches = v.shown
 		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	r.compare()
-	if *asJSON != "" {
-		f, err := os.Create(*asJSON)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(r.writeJSON(f), f.Close()); err != nil {
-			return err
-		}
-	}
-	return r.writeText(stdout)
+	return nil
 }
 
-// find gives the path of a peer's server, empty where it is not to be had.
-func find(name string, progress io.Writer) string {
-	if *only != "" && !strings.Contains(","+*only+",", ","+name+",") {
-		return ""
-	}
-	if p := *paths[name]; p != "" {
-		return p
-	}
-	program := name
-	if name == "rqlite" {
-		program = "rqlited"
-	}
-	p, err := exec.LookPath(program)
-	if err != nil {
-		fmt.Fprintf(progress, "%s is not in PATH and left out\n", program)
-	}
-	return p
+// asked reports whether a peer is to be run, as far as --only says.
+func (s *settings) asked(name string) bool {
+	names := s.names()
+	return len(names) == 0 || slices.Contains(names, name)
 }
 
-// measure runs a workload for its time, after a while that does not count.
-func (c *cluster) measure(ctx context.Context, workload string) (measure, error) {
-	do := reads(c.session, *keys, *size)
-	if workload == "write" {
-		do = writes(c.session, *callers, *keys, *size)
+// find gives the path of a peer's program, or says why it is left out.
+func (s *settings) find(a about) (path, why string) {
+	if a.Program == "" {
+		return "", ""
 	}
-	if _, err := run(ctx, *callers, *duration/warmShare, do); err != nil {
-		return measure{}, err
+	if path = lookPath(s.bin, a.Program); path == "" {
+		why = fmt.Sprintf("%s is left out: there is no %s in --bin or PATH", a.Name, a.Program)
 	}
-	load := loadAverage()
-	servers, err := c.processor()
-	if err != nil {
-		return measure{}, err
-	}
-	own := ownProcessor()
-	m, _ := run(ctx, *callers, *duration, do) // its errors are counted
-	m.Peer, m.Workload, m.Load = c.peer.name(), workload, load
-	after, err := c.processor()
-	if m.Ops > 0 {
-		per := func(d time.Duration) float64 { return d.Seconds() * 1e3 / float64(m.Ops) * 1e3 }
-		m.ServerCPU, m.ClientCPU = per(after-servers), per(ownProcessor()-own)
-	}
-	return m, err
-}
-
-// ownProcessor is the processor time this process has used.
-func ownProcessor() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// loadAverage is that of the last minute; 0 where the system does not tell.
-func loadAverage() float64 {
-	raw, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(raw), " ")
-	x, _ := strconv.ParseFloat(first, 64) // the kernel wrote it
-	return x
+	return path, why
 }

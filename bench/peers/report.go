@@ -2,46 +2,48 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"slices"
-	"strings"
 )
 
-// report is all of a run; its JSON is for scripts.
+// report is all of a comparison; its JSON is for scripts.
 type report struct {
-	Started  string    `json:"started"`
-	Nodes    int       `json:"nodes"`
-	Callers  int       `json:"callers"`
-	Keys     int       `json:"keys"`
-	Value    int       `json:"value_size"`
-	Seconds  float64   `json:"duration_seconds"`
-	CPUs     int       `json:"cpus"`
-	OS       string    `json:"os"`
-	Arch     string    `json:"arch"`
-	Data     string    `json:"data"`
-	Peers    []about   `json:"peers"`
-	Measures []measure `json:"measures"`
-	Ratios   []ratio   `json:"ratios"`
+	Started  string        `json:"started"`
+	Command  string        `json:"command"`
+	Settings settings      `json:"settings"`
+	Machine  machineReport `json:"machine"`
+	Peers    []peerReport  `json:"peers"`
+	Missing  []string      `json:"missing,omitempty"` // peers left out, and why
+	Measures []measure     `json:"measures"`
+	Ratios   []ratio       `json:"ratios"`
 }
 
-// about is how a peer was run.
-type about struct {
-	Peer     string   `json:"peer"`
-	Version  string   `json:"version"`
-	Client   string   `json:"client"`
-	Commands []string `json:"commands"`
+// peerReport is how a peer was run.
+type peerReport struct {
+	about
+	Version  string  `json:"version"`
+	Launches []shown `json:"launches,omitempty"` // of the last round
 }
 
-// ratio compares facetd with a peer, round by round.
+// ratio compares a facetd with a peer, round by round.
 type ratio struct {
-	Peer     string  `json:"peer"`
-	Workload string  `json:"workload"`
-	Median   float64 `json:"facetd_to_peer_median"`
-	Min      float64 `json:"facetd_to_peer_min"`
-	Max      float64 `json:"facetd_to_peer_max"`
-	// CPU is the servers' processor time an operation costs, the peer's by facetd's.
-	CPU float64 `json:"server_cpu_peer_to_facetd_median"`
+	Ours     string `json:"facetd"`
+	Peer     string `json:"peer"`
+	Workload string `json:"workload"`
+	Rate     spread `json:"facetd_to_peer_rate"`
+	// ServerCPU and CPU are processor time per operation, the peer's by facetd's: of
+	// the servers, and of servers and client together. Unknown where one is a library.
+	ServerCPU *spread `json:"peer_to_facetd_server_cpu"`
+	CPU       spread  `json:"peer_to_facetd_cpu"`
+	Disk      *spread `json:"peer_to_facetd_disk_bytes"`
+	PerKey    *spread `json:"peer_to_facetd_resident_per_database"`
+}
+
+// spread is the median and the range of ratios, each taken within a round.
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
 // of gives the measures of a peer and workload, by round.
@@ -54,25 +56,52 @@ func (r *report) of(peer, workload string) (list []measure) {
 	return list
 }
 
+// workloadNames are those of the report's tables, in their order.
+func workloadNames() []string {
+	names := []string{createName}
+	for _, w := range workloads {
+		names = append(names, w.name)
+	}
+	return names
+}
+
 // compare fills in the ratios: each round of a peer with facetd's of the same round.
 func (r *report) compare() {
 	for _, p := range r.Peers {
-		for _, w := range workloads {
-			ours, theirs := r.of("facetd", w), r.of(p.Peer, w)
-			if p.Peer == "facetd" || len(ours) == 0 || len(theirs) == 0 {
+		if p.Against == "" {
+			continue
+		}
+		for _, w := range workloadNames() {
+			ours, theirs := r.of(p.Against, w), r.of(p.Name, w)
+			n := min(len(ours), len(theirs))
+			of := func(value func(m, by *measure) (float64, float64)) *spread {
+				var list []float64
+				for i := range n {
+					if a, b := value(&ours[i], &theirs[i]); a > 0 && b > 0 {
+						list = append(list, a/b)
+					}
+				}
+				if len(list) == 0 {
+					return nil
+				}
+				return &spread{Median: median(list), Min: slices.Min(list), Max: slices.Max(list)}
+			}
+			known := func(v *float64) float64 {
+				if v == nil {
+					return 0
+				}
+				return *v
+			}
+			all := func(m *measure) float64 { return known(m.ServerCPU) + m.ClientCPU }
+			rates := of(func(o, t *measure) (float64, float64) { return o.OpsPerSecond, t.OpsPerSecond })
+			cpu := of(func(o, t *measure) (float64, float64) { return all(t), all(o) })
+			if rates == nil || cpu == nil {
 				continue
 			}
-			var rates, cpu []float64
-			for i := range min(len(ours), len(theirs)) {
-				if theirs[i].OpsPerSecond > 0 && ours[i].ServerCPU > 0 {
-					rates = append(rates, ours[i].OpsPerSecond/theirs[i].OpsPerSecond)
-					cpu = append(cpu, theirs[i].ServerCPU/ours[i].ServerCPU)
-				}
-			}
-			if len(rates) > 0 {
-				r.Ratios = append(r.Ratios, ratio{Peer: p.Peer, Workload: w, Median: median(rates),
-					Min: slices.Min(rates), Max: slices.Max(rates), CPU: median(cpu)})
-			}
+			r.Ratios = append(r.Ratios, ratio{Ours: p.Against, Peer: p.Name, Workload: w, Rate: *rates, CPU: *cpu,
+				ServerCPU: of(func(o, t *measure) (float64, float64) { return known(t.ServerCPU), known(o.ServerCPU) }),
+				Disk:      of(func(o, t *measure) (float64, float64) { return known(t.Disk), known(o.Disk) }),
+				PerKey:    of(func(o, t *measure) (float64, float64) { return known(t.PerKey), known(o.PerKey) })})
 		}
 	}
 }
@@ -87,39 +116,4 @@ func (r *report) writeJSON(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(r)
-}
-
-// writeText writes the report for people, in Markdown.
-func (r *report) writeText(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes each on one machine with %d CPUs (%s/%s), %d callers, %d keys, %d-byte values, %gs a measurement, %s\n",
-		r.Nodes, r.CPUs, r.OS, r.Arch, r.Callers, r.Keys, r.Value, r.Seconds, r.Started)
-	b.WriteString("\n| workload | round | peer   |    ops/s | p50 ms | p99 ms | server CPU ms/1,000 | client CPU ms/1,000 | errors | load |\n|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, wl := range workloads {
-		for _, m := range r.Measures {
-			if m.Workload == wl {
-				fmt.Fprintf(&b, "| %-8s | %5d | %-6s | %8.0f | %6.2f | %6.2f | %19.1f | %19.1f | %6d | %4.1f |\n", wl, m.Round, m.Peer,
-					m.OpsPerSecond, float64(m.P50)/1e3, float64(m.P99)/1e3, m.ServerCPU, m.ClientCPU, m.Errors, m.Load)
-			}
-		}
-	}
-	if len(r.Ratios) > 0 {
-		b.WriteString("\n| facetd to | workload | rate, median of rounds | lowest | highest | server CPU an operation, peer's to facetd's |\n|---|---|---|---|---|---|\n")
-		for _, x := range r.Ratios {
-			fmt.Fprintf(&b, "| %s | %s | %.2f | %.2f | %.2f | %.2f |\n", x.Peer, x.Workload, x.Median, x.Min, x.Max, x.CPU)
-		}
-	}
-	for _, m := range r.Measures {
-		if m.FirstError != "" {
-			fmt.Fprintf(&b, "\nfirst error of %s, %s, round %d: %s\n", m.Peer, m.Workload, m.Round, m.FirstError)
-		}
-	}
-	for _, p := range r.Peers {
-		fmt.Fprintf(&b, "\n%s (%s): %s\n", p.Peer, p.Version, p.Client)
-		for _, l := range p.Commands {
-			fmt.Fprintf(&b, "    %s\n", l)
-		}
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 )
@@ -15,27 +13,31 @@ import (
 // leader: a request to another node would be one more hop.
 type rqlitePeer struct{}
 
-func (rqlitePeer) name() string          { return "rqlite" }
-func (rqlitePeer) versionArgs() []string { return []string{"-version"} }
-func (rqlitePeer) about() string {
-	return "HTTP API, a kept connection per caller to the leader; /db/execute, and /db/query?level=linearizable; a key is a row of one table"
+func (rqlitePeer) about() about {
+	return about{Name: "rqlite", Program: "rqlited", Processes: clusterSize, Against: "facetd", Key: "a row of one table",
+		Client:  "HTTP API, a kept connection for each caller to the leader; /db/execute, and /db/query?level=linearizable",
+		Durable: "the Raft log fsynced by a majority of three nodes (default)"}
 }
 
-func (rqlitePeer) commands(dirs []string, ports []int) (all [][]string) {
+func (rqlitePeer) version(ctx context.Context, path string) (string, error) {
+	return ask(ctx, path, "-version")
+}
+
+func (rqlitePeer) launches(at place) (all []launch, err error) {
 	var join []string
-	for _, p := range ports {
+	for _, p := range at.ports {
 		join = append(join, loopback(p+1))
 	}
-	for k, p := range ports {
-		all = append(all, []string{"-node-id", fmt.Sprint(k + 1), "-http-addr", loopback(p), "-raft-addr", loopback(p + 1),
-			"-bootstrap-expect", fmt.Sprint(len(ports)), "-join", strings.Join(join, ","), dirs[k]})
+	for k, p := range at.ports {
+		all = append(all, launch{args: []string{"-node-id", fmt.Sprint(k + 1), "-http-addr", loopback(p), "-raft-addr", loopback(p + 1),
+			"-bootstrap-expect", fmt.Sprint(len(at.ports)), "-join", strings.Join(join, ","), at.dirs[k]}})
 	}
-	return all
+	return all, nil
 }
 
-func (rqlitePeer) open(ctx context.Context, ports []int) (session, error) {
-	s := &rqliteSession{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *callers, MaxIdleConns: *callers}}}
-	for _, p := range ports {
+func (rqlitePeer) open(ctx context.Context, at place, set settings) (session, error) {
+	s := &rqliteSession{http: keptConnections(set.Callers)}
+	for _, p := range at.ports {
 		if _, err := s.ask(ctx, http.MethodGet, "http://"+loopback(p)+"/readyz", nil); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -68,35 +70,17 @@ type rqliteSession struct {
 	leader string
 }
 
-func (s *rqliteSession) ask(ctx context.Context, method, url string, body any) ([]byte, error) {
-	var r io.Reader
-	if body != nil {
-		raw, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		r = bytes.NewReader(raw)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, r)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(raw))
-	}
-	return raw, err
+func (s *rqliteSession) ask(ctx context.Context, method, url string, body []byte) ([]byte, error) {
+	return askHTTP(ctx, s.http, method, url, "application/json", body)
 }
 
 // run runs one statement and gives its rows.
 func (s *rqliteSession) run(ctx context.Context, path string, statement ...any) ([][]any, error) {
-	raw, err := s.ask(ctx, http.MethodPost, s.leader+path, []any{statement})
+	body, err := json.Marshal([]any{statement})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.ask(ctx, http.MethodPost, s.leader+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +111,11 @@ func (s *rqliteSession) prepare(ctx context.Context) error {
 	return err
 }
 
-func (s *rqliteSession) write(ctx context.Context, key int, value []byte, _ bool) error {
+func (s *rqliteSession) create(ctx context.Context, key int, value []byte) error {
+	return s.write(ctx, key, value)
+}
+
+func (s *rqliteSession) write(ctx context.Context, key int, value []byte) error {
 	_, err := s.run(ctx, "/db/execute", upsertSQL, key, string(value))
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,113 +56,31 @@ Workloads:
 			"facetd bench report one.json three.json --html both.html",
 		},
 		setup: func(fs *flag.FlagSet) action {
-			var cfg bench.Config
-			var names list
-			var out benchOutput
-			fs.BoolVar(&out.json, "json", false, "print the report as JSON")
-			fs.StringVar(&out.html, "html", "", "write the report with plots to this `FILE`, one page that needs no network")
-			fs.Float64Var(&cfg.Rate, "rate", 0, "open loop: have `N` calls a second due, whatever became of those before")
-			fs.IntVar(&cfg.Queue, "queue", 0, "with --rate, let `N` calls wait for a caller and drop more (default 16 for each caller)")
-			fs.Float64Var(&cfg.Theta, "theta", 0.99, "skew of workload zipf, a `NUMBER` between 0 and 1")
-			fs.Uint64Var(&cfg.Seed, "seed", 1, "`NUMBER` that all choices of facets and rows follow from")
-			fs.DurationVar(&cfg.Duration, "duration", 10*time.Second, "measure each workload for this `TIME`")
-			fs.IntVar(&cfg.Facets, "facets", 1000, "spread the load over `N` facets")
-			fs.IntVar(&cfg.Callers, "callers", 64, "keep `N` requests under way")
-			fs.IntVar(&cfg.ValueSize, "value-size", 256, "write values of `N` bytes")
-			fs.IntVar(&cfg.Rows, "rows", 100, "fill each facet with `N` rows before")
-			fs.IntVar(&cfg.Conns, "connections", 2, "keep `N` connections to each node")
-			fs.Var(&names, "workloads", "run these `NAMES`, or all (no active, idle) (default create,write,read,hot_write,hot_read,write_one,cold)")
-			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
-			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
-			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
-			var target list
-			fs.Var(&target, "target", "measure the node or cluster at these `URLS`, with commas between, instead of a new one")
-			data := fs.String("data", ".", "make the data directory under this `DIR`")
+			var b benchFlags
+			b.declare(fs)
 			withLimits := fs.Bool("limits", true, "measure the limits of this machine as well; with --target only when given")
-			pprof := fs.String("pprof", "", "have the node serve profiles on this loopback `ADDR`, node k of a cluster at port + k-1")
-			nodes := fs.Int("nodes", 1, "start `N` nodes")
-			replicas := fs.Int("replicas", 0, "have the nodes of a cluster keep `N` copies of a facet (default theirs)")
-			quiet := fs.Bool("quiet", false, "print no progress")
 			return func(ctx context.Context, p *program, _ []string) error {
-				if *nodes < 1 || *nodes > maxDevNodes {
-					return usagef("--nodes is %d; write 1 to %d", *nodes, maxDevNodes)
+				if err := b.check(p); err != nil {
+					return err
 				}
-				if *replicas < 0 || *replicas > *nodes {
-					return usagef("--replicas is %d; write 1 to the number of --nodes", *replicas)
-				}
-				if len(names) > 0 {
-					ws, err := bench.Select(names...)
-					if err != nil {
-						return usagef("--workloads: %v", err)
-					}
-					cfg.Workloads = ws
-				}
-				if !*quiet {
-					cfg.Progress = p.stderr
-				}
-				if cfg.Queue != 0 && cfg.Rate == 0 {
-					return usagef("--queue is for an open loop; give it a --rate")
-				}
-				cfg.Command = benchLine(p.args)
-				ctx, stop := p.untilSignal(ctx)
-				defer stop()
 				explicit := false
 				fs.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "limits" })
-				if len(target) > 0 {
-					if !explicit {
-						*withLimits = false
-					}
-					return runBench(ctx, p, cfg, foreign(target), "", *withLimits, out)
-				}
-				if *pprof != "" && !loopback(*pprof) {
-					return usagef("--pprof listens on loopback only, not on %s", *pprof)
-				}
-				dir, err := benchDir(*data)
+				ctx, stop := p.untilSignal(ctx)
+				defer stop()
+				n, dir, closeNodes, err := b.start(ctx, p)
 				if err != nil {
 					return err
 				}
-				defer os.RemoveAll(dir)
-				if memoryBacked(dir) {
-					fmt.Fprintf(p.stderr, "WARNING: %s is in memory, where fsync costs nothing; give --data a directory on a real disk\n", dir)
+				defer closeNodes()
+				wanted := *withLimits && !onlyIdle(b.cfg.Workloads)
+				if len(b.target) > 0 {
+					wanted = *withLimits && explicit
 				}
-				var n bench.Node
-				what := "a node"
-				if *nodes == 1 {
-					child := &childNode{dir: filepath.Join(dir, "node"), env: p.env, log: filepath.Join(dir, "node.log"), pprof: *pprof}
-					defer child.stop()
-					n = child
-				} else {
-					all := &clusterNodes{dir: filepath.Join(dir, "nodes"), logFile: filepath.Join(dir, "nodes.log"), nodes: *nodes, replicas: *replicas, pprof: *pprof}
-					defer all.close()
-					n, what = all, fmt.Sprintf("%d nodes", *nodes)
-				}
-				if !*quiet {
-					fmt.Fprintf(p.stderr, "starting %s with the data in %s\n", what, dir)
-				}
-				// The run that measures hibernation starts the nodes its own way; the
-				// start here is the usual one.
-				if _, err := n.Restart(ctx, 0); err != nil {
-					if log, ok := n.(logged); ok {
-						log.tail(p.stderr)
-					}
-					return err
-				}
-				return runBench(ctx, p, cfg, n, dir, *withLimits && !onlyIdle(cfg.Workloads), out)
+				return runBench(ctx, p, b.cfg, n, dir, wanted, b.out)
 			}
 		},
 	}
 }
-
-// foreign are the nodes at these URLs.
-func foreign(urls []string) (out foreignNodes) {
-	for _, u := range urls {
-		out = append(out, strings.TrimSuffix(u, "/"))
-	}
-	return out
-}
-
-// logged is a bench.Node whose messages are at hand.
-type logged interface{ tail(w io.Writer) }
 
 // onlyIdle reports whether the run measures memory only, which no limit is
 // compared with.
@@ -174,18 +91,6 @@ func onlyIdle(ws []bench.Workload) bool {
 		}
 	}
 	return len(ws) > 0
-}
-
-func benchDir(parent string) (string, error) {
-	parent, err := filepath.Abs(parent)
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp(parent, "facetd-bench-*")
-	if err != nil {
-		return "", fmt.Errorf("make a data directory; --data chooses where: %w", err)
-	}
-	return dir, nil
 }
 
 func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, dir string, withLimits bool, out benchOutput) error {
@@ -218,8 +123,8 @@ func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, d
 	report, err := bench.Run(ctx, cfg)
 	report.Settings.Version = versionText()
 	report.Settings.Data = dir
-	if log, ok := n.(logged); ok && err != nil {
-		log.tail(p.stderr)
+	if err != nil {
+		tailLog(n, p.stderr)
 	}
 	if err != nil && len(report.Results) == 0 && report.Idle == nil && report.Active == nil {
 		return err
@@ -231,7 +136,12 @@ func runBench(ctx context.Context, p *program, cfg bench.Config, n bench.Node, d
 	if werr != nil {
 		return fmt.Errorf("write report: %w", werr)
 	}
-	for _, r := range report.Results {
+	return failed(report.Results)
+}
+
+// failed is an error if calls of a workload failed.
+func failed(results []bench.Result) error {
+	for _, r := range results {
 		if r.Errors > 0 {
 			return fmt.Errorf("%d calls of workload %s failed", r.Errors, r.Workload)
 		}

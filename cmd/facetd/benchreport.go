@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -20,30 +21,34 @@ type benchOutput struct {
 }
 
 func (o *benchOutput) write(p *program, r bench.Report) error {
-	print := r.WriteText
+	return o.print(p, r.WriteText, r.WriteJSON, func(w io.Writer) error {
+		return bench.WriteHTML(w, []bench.Named{{Name: "this run", Report: &r}})
+	})
+}
+
+func (o *benchOutput) writeSweep(p *program, s *bench.Sweep) error {
+	return o.print(p, s.WriteText, s.WriteJSON, s.WriteHTML)
+}
+
+func (o *benchOutput) print(p *program, text, json, html func(io.Writer) error) error {
 	if o.json {
-		print = r.WriteJSON
+		text = json
 	}
-	if err := print(p.stdout); err != nil {
+	if err := text(p.stdout); err != nil {
 		return err
 	}
 	if o.html == "" {
 		return nil
 	}
-	return writePage(o.html, []bench.Named{{Name: "this run", Report: &r}})
+	return writePage(o.html, html)
 }
 
-// writePage writes the page with reports side by side.
-func writePage(file string, reports []bench.Named) (err error) {
+func writePage(file string, write func(io.Writer) error) error {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
-	err = bench.WriteHTML(f, reports)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return errors.Join(write(f), f.Close())
 }
 
 // benchLine is the command line as it was typed, but for the token.
@@ -81,7 +86,7 @@ the reports are printed one after the other as text.`,
 					all = append(all, bench.Named{Name: strings.TrimSuffix(filepath.Base(name), ".json"), Report: r})
 				}
 				if *html != "" {
-					return writePage(*html, all)
+					return writePage(*html, func(w io.Writer) error { return bench.WriteHTML(w, all) })
 				}
 				for i, r := range all {
 					if i > 0 {

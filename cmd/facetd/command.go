@@ -35,7 +35,7 @@ func commands() []*command {
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
 		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),
-		benchCommand(), benchReportCommand(), versionCommand(),
+		benchCommand(), benchSweepCommand(), benchReportCommand(), versionCommand(),
 	}
 }
 

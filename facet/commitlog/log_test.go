@@ -431,6 +431,10 @@ func TestOneWriteOneSync(t *testing.T) {
 		t.Fatalf("20 appends asked for %v", ops)
 	}
 	mu.Unlock()
+	// Nothing was removed: what was zeroed is there.
+	if n := l.Stats().Zeroed; int64(n) != l.Size() {
+		t.Errorf("%d bytes were zeroed for segments of %d", n, l.Size())
+	}
 	closeLog(t, l)
 }
 

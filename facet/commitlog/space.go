@@ -320,6 +320,7 @@ func (l *Log) zeroFill(f disk.File, size int64) error {
 		if _, err := f.WriteAt(zeros[:n], at); err != nil {
 			return err
 		}
+		l.stats.zeroed.Add(uint64(n))
 		if err := f.Datasync(); err != nil {
 			return err
 		}

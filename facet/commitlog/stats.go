@@ -14,6 +14,7 @@ type Stats struct {
 	Batches uint64
 	Records uint64
 	Bytes   uint64 // written, block headers and filling included
+	Zeroed  uint64 // bytes of zeros written into segments before they are used
 	// SyncTimes counts write+fdatasync pairs by duration: bucket i those below
 	// 2^i microseconds and not below half of that; the last one all longer.
 	SyncTimes [SyncBuckets]uint64
@@ -25,6 +26,7 @@ type Stats struct {
 
 type stats struct {
 	batches, records, bytes atomic.Uint64
+	zeroed                  atomic.Uint64
 	times                   [SyncBuckets]atomic.Uint64
 	total                   atomic.Int64
 	opened                  time.Time
@@ -50,6 +52,7 @@ func (l *Log) Stats() Stats {
 		Batches:   l.stats.batches.Load(),
 		Records:   l.stats.records.Load(),
 		Bytes:     l.stats.bytes.Load(),
+		Zeroed:    l.stats.zeroed.Load(),
 		SyncTotal: time.Duration(l.stats.total.Load()),
 	}
 	for i := range s.SyncTimes {

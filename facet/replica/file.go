@@ -57,6 +57,17 @@ func (f *dbFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// WriteAt implements pages.File.
+func (f *dbFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	f.s.written.Add(int64(n))
+	return n, err
+}
+
+// Written is how many bytes were written into database files since the store was
+// opened, by checkpoints and as snapshots. What the log got is in its own Stats.
+func (s *Store) Written() int64 { return s.written.Load() }
+
 // readError tells that a part of one file cannot be read: that costs the facet, not
 // the node.
 type readError struct{ err error }

@@ -140,6 +140,7 @@ func (r Replica) download(ctx context.Context, sn *Snapshot, tmp string) (to pag
 			if _, err := f.WriteAt(buf[:n], int64(to.Pages)*facet.PageSize); err != nil {
 				return to, err
 			}
+			r.s.written.Add(int64(n))
 		}
 		for at := 0; at < n; at += facet.PageSize {
 			to.Pages++

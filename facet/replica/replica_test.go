@@ -36,7 +36,13 @@ func TestLifeOfAFacet(t *testing.T) {
 	if n := o.acks.count(); n != 11 {
 		t.Fatalf("%d acknowledgements, want 11", n)
 	}
+	if n := s.Written(); n != 0 {
+		t.Fatalf("%d bytes in database files before the first checkpoint", n)
+	}
 	o.checkpoint()
+	if n, size := s.Written(), int64(len(content(t, o.pages))); n != size {
+		t.Fatalf("%d bytes in database files after a checkpoint of %d", n, size)
+	}
 	o.commit()
 	want := content(t, o.pages)
 	end := o.pages.Position()
@@ -205,8 +211,12 @@ func TestDivergence(t *testing.T) {
 	want := content(t, twin)
 	r, err := s.Replica(testID(1))
 	check(t, err)
+	before := s.Written()
 	if _, err := r.Install(ctx, Snapshot{Epoch: 2, Boot: bootA, Position: twin.Position(), Source: bytes.NewReader(want)}); err != nil {
 		t.Fatal(err)
+	}
+	if n := s.Written() - before; n != int64(len(want)) {
+		t.Errorf("%d bytes in database files by a snapshot of %d", n, len(want))
 	}
 	check(t, s.Close())
 	s, _ = mustOpen(t, options(mem))

@@ -80,6 +80,7 @@ type Store struct {
 
 	lost lost
 
+	written  atomic.Int64  // see Written
 	rotten   atomic.Uint32 // newest segment of the log that was found damaged, see ScrubLog
 	notified atomic.Uint32 // segment of the latest record reported durable
 	buffers  sync.Pool     // of *[]byte, for encoding
