@@ -50,6 +50,7 @@ type member struct {
 	dir     string // of its data
 	founder bool
 	args    []string // more flags
+	binary  string   // what runs
 
 	proc    *process // nil when it is not running
 	stopped bool     // by SIGSTOP
@@ -114,7 +115,7 @@ func loopbackNet(t testing.TB, n int) string {
 func (c *cluster) add(logs string, founder bool, args ...string) *member {
 	c.t.Helper()
 	k := len(c.members) + 1
-	m := &member{c: c, name: fmt.Sprintf("n%d", k), host: fmt.Sprintf("%s%d", c.subnet, k), founder: founder, args: args}
+	m := &member{c: c, name: fmt.Sprintf("n%d", k), host: fmt.Sprintf("%s%d", c.subnet, k), founder: founder, args: args, binary: binary}
 	m.dir = filepath.Join(c.t.TempDir(), m.name)
 	var err error
 	if m.log, err = os.Create(filepath.Join(logs, m.name+".log")); err != nil {
@@ -166,9 +167,9 @@ func (m *member) command() *exec.Cmd {
 	}
 	args = append(args, m.args...)
 	if m.c.wires != nil {
-		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), binary}, args...)...)
+		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), m.binary}, args...)...)
 	}
-	return exec.Command(binary, args...)
+	return exec.Command(m.binary, args...)
 }
 
 // launch starts the process.

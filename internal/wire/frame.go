@@ -13,13 +13,6 @@ const (
 	Path     = "/v1/facet"
 )
 
-// Version is the protocol version inside the handshake; a later minor change
-// that both sides can negotiate raises it.
-const (
-	VersionMin = 1
-	VersionMax = 1
-)
-
 // Type is the type of a frame.
 type Type uint8
 

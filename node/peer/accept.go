@@ -172,11 +172,13 @@ func (t *Transport) judge(g *greeting, state *tls.ConnectionState) (verdict, err
 	switch {
 	case t.ctx.Err() != nil:
 		return shutdown, ErrShutdown
-	case g.kind == kindAsk:
-		return welcome, nil
+	case g.kind == kindAsk && g.extraLen == 0:
+		return welcome, nil // whoever asks may know who this is
 	case agree(g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax) == 0:
 		return badVersion, fmt.Errorf("%w: it speaks %d to %d, this node %d to %d",
 			ErrVersion, g.versionMin, g.versionMax, t.cfg.versionMin, t.cfg.versionMax)
+	case g.kind == kindAsk:
+		return welcome, nil
 	case mine.IsZero() || g.cluster.IsZero():
 		return wrongCluster, fmt.Errorf("%w: %v, this node to %v: %w", ErrWrongCluster, g.cluster, mine, cluster.ErrNoClusterYet)
 	case g.cluster != mine:

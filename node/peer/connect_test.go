@@ -94,9 +94,11 @@ func TestVersionSkewOfOne(t *testing.T) {
 	}
 }
 
-// TestWho asks a node that belongs to no cluster, and one of another version.
+// TestWho asks a node that belongs to no cluster, and one of another version, to whom
+// nothing else can be said.
 func TestWho(t *testing.T) {
-	n2 := start(t, "n2", newAddresses(), func(cfg *Config) {
+	n2 := start(t, "n2", newAddresses(), func(cfg *Config) { cfg.versionMin, cfg.versionMax = 7, 8 })
+	n3 := start(t, "n3", newAddresses(), func(cfg *Config) {
 		cfg.Cluster = func() cluster.ID { return cluster.ID{} }
 		cfg.Answer = func(from Remote, q []byte) ([]byte, error) {
 			if string(q) == "why" {
@@ -104,35 +106,39 @@ func TestWho(t *testing.T) {
 			}
 			return append([]byte(from.Node+" asks "), q...), nil
 		}
-		cfg.versionMin, cfg.versionMax = 7, 8
 	})
 	n1 := start(t, "n1", newAddresses(), nil)
 	who, err := n1.Who(t.Context(), n2.Addr().String())
 	check(t, err)
-	if who.Node != "n2" || who.Boot != bootOf('2') || who.Store.IsZero() || !who.Cluster.IsZero() ||
-		who.VersionMin != 7 || who.VersionMax != 8 {
+	if who.Node != "n2" || who.Boot != bootOf('2') || who.Store.IsZero() || who.VersionMin != 7 || who.VersionMax != 8 {
 		t.Errorf("n2 says it is %+v", who)
 	}
 	if who, err := n2.Who(t.Context(), n1.Addr().String()); err != nil || who.Cluster != testCluster {
 		t.Errorf("n1 says it is %+v, %v", who, err)
 	}
-	if a, err := n1.Exchange(t.Context(), n2.Addr().String(), []byte("who else")); err != nil || string(a) != "n1 asks who else" {
+	if who, err := n1.Who(t.Context(), n3.Addr().String()); err != nil || who.Node != "n3" || !who.Cluster.IsZero() {
+		t.Errorf("n3 says it is %+v, %v", who, err)
+	}
+	if _, err := n1.Exchange(t.Context(), n2.Addr().String(), []byte("who else")); !errors.Is(err, ErrVersion) {
+		t.Errorf("exchange with one of another version: %v", err)
+	}
+	if a, err := n1.Exchange(t.Context(), n3.Addr().String(), []byte("who else")); err != nil || string(a) != "n1 asks who else" {
 		t.Errorf("exchange: %q, %v", a, err)
 	}
 	long := bytes.Repeat([]byte("x"), MaxExchange-len("n1 asks "))
-	if a, err := n1.Exchange(t.Context(), n2.Addr().String(), long); err != nil || len(a) != MaxExchange {
+	if a, err := n1.Exchange(t.Context(), n3.Addr().String(), long); err != nil || len(a) != MaxExchange {
 		t.Errorf("long exchange: %d bytes, %v", len(a), err)
 	}
-	if _, err := n1.Exchange(t.Context(), n2.Addr().String(), append(long, 'x')); !errors.Is(err, ErrNoAnswer) {
+	if _, err := n1.Exchange(t.Context(), n3.Addr().String(), append(long, 'x')); !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("exchange with too long an answer: %v", err)
 	}
-	if _, err := n1.Exchange(t.Context(), n2.Addr().String(), make([]byte, MaxExchange+1)); !errors.Is(err, ErrTooLong) {
+	if _, err := n1.Exchange(t.Context(), n3.Addr().String(), make([]byte, MaxExchange+1)); !errors.Is(err, ErrTooLong) {
 		t.Errorf("exchange with too long a question: %v", err)
 	}
-	if _, err := n1.Exchange(t.Context(), n2.Addr().String(), []byte("why")); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "because") {
+	if _, err := n1.Exchange(t.Context(), n3.Addr().String(), []byte("why")); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "because") {
 		t.Errorf("exchange that fails: %v", err)
 	}
-	if _, err := n2.Exchange(t.Context(), n1.Addr().String(), []byte("why")); !errors.Is(err, ErrNoAnswer) {
+	if _, err := n3.Exchange(t.Context(), n1.Addr().String(), []byte("why")); !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("exchange with one that answers nothing: %v", err)
 	}
 	if _, err := n1.Who(t.Context(), "127.0.0.1:1"); err == nil {

@@ -10,13 +10,6 @@ import (
 	"github.com/facetd/facetd/cluster"
 )
 
-// The protocol versions this release speaks. A release speaks its own and the
-// one before, so that a cluster can be upgraded node by node.
-const (
-	VersionMin = 1
-	VersionMax = 1
-)
-
 // kind says what a connection is for.
 type kind uint8
 
