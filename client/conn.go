@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,15 +55,10 @@ func dial(ctx context.Context, n *node) (*conn, error) {
 		return nil, err
 	}
 	if n.at.tls {
-		cfg := o.TLS.Clone()
-		if cfg == nil {
-			cfg = new(tls.Config)
+		nc, err = handshake(ctx, nc, n.at, o.TLS)
+		if err != nil {
+			return nil, err
 		}
-		if cfg.ServerName == "" {
-			cfg.ServerName, _, _ = net.SplitHostPort(n.at.host)
-		}
-		cfg.NextProtos = []string{"http/1.1"}
-		nc = tls.Client(nc, cfg)
 	}
 	early, err := upgrade(ctx, nc, n.at, tok)
 	if err != nil {
@@ -91,6 +87,39 @@ func dial(ctx context.Context, n *node) (*conn, error) {
 		c.wire.Close(context.Cause(ctx))
 		return nil, context.Cause(ctx)
 	}
+}
+
+// handshake has nc speak TLS to the node, before the token is sent.
+func handshake(ctx context.Context, nc net.Conn, at endpoint, cfg *tls.Config) (net.Conn, error) {
+	if cfg.ServerName == "" {
+		cfg = cfg.Clone()
+		cfg.ServerName, _, _ = net.SplitHostPort(at.host)
+	}
+	tc := tls.Client(nc, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, handshakeError(at, err)
+	}
+	return tc, nil
+}
+
+// handshakeError says what to do about a handshake that failed. It is an error of the
+// operator or of whoever stands between, so it says so at once where it is certain, and
+// is tried again like any connection that was not made.
+func handshakeError(at endpoint, err error) error {
+	hint := ""
+	switch {
+	case isType[x509.UnknownAuthorityError](err):
+		hint = "; give the client the CA of the nodes"
+	case isType[tls.RecordHeaderError](err):
+		hint = "; does the node speak plain http there?"
+	}
+	return fmt.Errorf("TLS handshake with %s: %w%s", at.host, err, hint)
+}
+
+func isType[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // upgrade asks for the native protocol over HTTP. early is what the node sent
@@ -164,6 +193,9 @@ func httpError(resp *http.Response) error {
 	text := body.Message
 	if text == "" {
 		text = strings.TrimSpace(string(raw[:min(len(raw), 200)]))
+	}
+	if code == facet.CodeBadRequest && strings.Contains(text, "HTTP request to an HTTPS server") {
+		return facet.Errorf(code, "the node speaks TLS; write its address as https://…")
 	}
 	return facet.Errorf(code, "HTTP %s: %s", resp.Status, text)
 }

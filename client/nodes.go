@@ -93,11 +93,20 @@ func (c *Client) nodeAt(addr string) (*node, error) {
 	if addr == at.host {
 		at.tls = c.endpoints[0].at.tls
 	}
+	if c.private && !at.tls {
+		return nil, inTheClear(at.String())
+	}
 	n := c.nodes.add(c, at)
 	if n == nil {
 		return nil, facet.Errorf(facet.CodeOverloaded, "%d nodes are in use at once, which is the limit", maxNodes)
 	}
 	return n, nil
+}
+
+// inTheClear is the error of a client that was sent from https to http: its token and
+// data would be read by whoever listens.
+func inTheClear(to string) error {
+	return facet.Errorf(facet.CodeForbidden, "the cluster names %.100s, and a client whose endpoints are all https sends nothing in the clear; have that node speak TLS", to)
 }
 
 // follow learns from a redirect that n gave, and says where to go. straight means
@@ -201,6 +210,9 @@ func (c *Client) askForNodes(ctx context.Context) []endpoint {
 		}
 		if m.API == at.host {
 			at.tls = n.at.tls
+		}
+		if c.private && !at.tls {
+			continue
 		}
 		found = append(found, at)
 	}

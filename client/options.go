@@ -3,9 +3,12 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -53,7 +56,8 @@ type Options struct {
 	// that a machine that vanished is noticed when its facets have moved.
 	PingInterval time.Duration
 
-	// TLS configures https endpoints. nil uses the system's roots.
+	// TLS configures https endpoints: RootCAs for a CA of your own, Certificates for
+	// nodes that want one; LoadTLS makes it from files. nil uses the system's roots.
 	TLS *tls.Config
 
 	// Dial replaces the way sockets are made. nil dials TCP.
@@ -79,6 +83,12 @@ func (o *Options) setDefaults() error {
 	if o.MaxResult <= 0 {
 		o.MaxResult = defaultMaxResult
 	}
+	if o.TLS = o.TLS.Clone(); o.TLS == nil {
+		o.TLS = new(tls.Config)
+	}
+	o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)
+	// HTTP/2 has no way to change to the native protocol.
+	o.TLS.NextProtos = []string{"http/1.1"}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -105,6 +115,58 @@ func (o *Options) token(ctx context.Context) (string, error) {
 	return tok, nil
 }
 
+// LoadTLS makes the configuration for https endpoints from PEM files, each of which may
+// be empty: the CA of the nodes, which then is the only one that is trusted, and a
+// certificate for nodes that want one, with its key, which may be in the same file.
+func LoadTLS(ca, cert, key string) (*tls.Config, error) {
+	cfg := new(tls.Config)
+	if ca != "" {
+		src, err := readPEM(ca)
+		if err != nil {
+			return nil, fmt.Errorf("read the CA: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(src) {
+			return nil, fmt.Errorf("read the CA: there is no certificate in %s", ca)
+		}
+	}
+	switch {
+	case cert == "" && key != "":
+		return nil, fmt.Errorf("read the certificate: there is none for the key in %s", key)
+	case cert == "":
+		return cfg, nil
+	case key == "":
+		key = cert
+	}
+	certSrc, err := readPEM(cert)
+	var keySrc []byte
+	if err == nil {
+		keySrc, err = readPEM(key)
+	}
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.X509KeyPair(certSrc, keySrc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate: %w", err)
+	}
+	cfg.Certificates = []tls.Certificate{pair}
+	return cfg, nil
+}
+
+func readPEM(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // it was only read
+	src, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err == nil && len(src) > maxPEM {
+		err = fmt.Errorf("%s has more than %d bytes", name, maxPEM)
+	}
+	return src, err
+}
+
 // endpoint is the address of a node's API port.
 type endpoint struct {
 	host string // host:port
@@ -114,7 +176,7 @@ type endpoint struct {
 // parseEndpoint reads "host:port", "http://host:port" or "https://host:port".
 func parseEndpoint(s string) (endpoint, error) {
 	bad := func(why string) (endpoint, error) {
-		return endpoint{}, facet.Errorf(facet.CodeBadRequest, "endpoint %.100q: %s; write it as host:port or http://host:port", s, why)
+		return endpoint{}, facet.Errorf(facet.CodeBadRequest, "endpoint %.100q: %s; write it as host:port, http://host:port or https://host:port", s, why)
 	}
 	var e endpoint
 	host := s

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,19 +31,16 @@ func (n *Node) openCluster() (err error) {
 		cfg.Dir = filepath.Join(n.dir.path, raftDir)
 	}
 	if !alone {
-		var server, client *tls.Config
-		if !n.cfg.PeerTLS.isZero() {
-			if server, client, err = n.cfg.PeerTLS.open(); err != nil {
-				return err
-			}
-		}
-		if n.peers, err = peer.Listen(peer.Config{
-			ServerTLS: server, ClientTLS: client, Identify: identifyPeer,
+		between := peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
 			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Acks: &n.acks,
 			Answer: n.answer, Listener: on.PeerListener, Dial: on.PeerDial, Log: n.log,
-		}); err != nil {
+		}
+		if err := n.secure(&between); err != nil {
+			return err
+		}
+		if n.peers, err = peer.Listen(between); err != nil {
 			return err
 		}
 		if len(n.cfg.Join) > 0 {
@@ -77,6 +73,11 @@ func (n *Node) openCluster() (err error) {
 		Keys: keys, Insecure: len(keys) == 0, Network: on.Gossip, Logger: n.log,
 	}); err != nil {
 		return fmt.Errorf("open gossip: %w", err)
+	}
+	if n.cfg.GossipKeys != "" {
+		if err := n.watchGossipKeys(); err != nil {
+			return err
+		}
 	}
 	n.wg.Go(n.watchView)
 	return nil

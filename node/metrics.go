@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/facetd/facetd/node/credentials"
 	"github.com/facetd/facetd/node/peer"
 )
 
@@ -68,6 +69,25 @@ func (s svc) Metrics(w io.Writer) error {
 		one("facetd_token_revocations", "gauge", "Tokens and keys that are revoked.", k.Revoked)
 		one("facetd_token_keys_unusable_total", "counter", "Contents of the file of keys that could not be used since the node started.", k.Failures)
 	}
+	states := s.n.secrets.States()
+	many := func(name, kind, help string, value func(credentials.State) (any, bool)) {
+		begun := false
+		for _, st := range states {
+			v, ok := value(st)
+			if !ok {
+				continue
+			}
+			if !begun {
+				fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+				begun = true
+			}
+			fmt.Fprintf(&b, "%s{credentials=%q} %v\n", name, st.Name, v)
+		}
+	}
+	many("facetd_certificate_expires_timestamp_seconds", "gauge", "When the certificate in force ends, in Unix time; of the API port (api) and between nodes (peer).",
+		func(st credentials.State) (any, bool) { return st.Ends.Unix(), !st.Ends.IsZero() })
+	many("facetd_credentials_unusable_total", "counter", "Contents of the files of certificates and keys that could not be used since the node started.",
+		func(st credentials.State) (any, bool) { return st.Failures, true })
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))

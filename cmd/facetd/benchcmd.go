@@ -12,6 +12,8 @@ import (
 
 	"github.com/facetd/facetd/bench"
 	"github.com/facetd/facetd/bench/limits"
+	"github.com/facetd/facetd/client"
+	"github.com/facetd/facetd/node"
 )
 
 // maxYardstick bounds each part of what write_one is compared with, each time.
@@ -76,6 +78,7 @@ Workloads:
 			fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 			fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 			fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
+			ca := fs.String("ca", "", "trust the CA in this PEM `FILE`, no other, where --target is https")
 			var target list
 			fs.Var(&target, "target", "measure the node or cluster at these `URLS`, with commas between, instead of a new one")
 			data := fs.String("data", ".", "make the data directory under this `DIR`")
@@ -109,13 +112,19 @@ Workloads:
 				defer stop()
 				explicit := false
 				fs.Visit(func(f *flag.Flag) { explicit = explicit || f.Name == "limits" })
+				if *ca != "" {
+					var err error
+					if cfg.TLS, err = client.LoadTLS(*ca, "", ""); err != nil {
+						return err
+					}
+				}
 				if len(target) > 0 {
 					if !explicit {
 						*withLimits = false
 					}
 					return runBench(ctx, p, cfg, foreign(target), "", *withLimits, out)
 				}
-				if *pprof != "" && !loopback(*pprof) {
+				if *pprof != "" && !node.IsLoopback(*pprof) {
 					return usagef("--pprof listens on loopback only, not on %s", *pprof)
 				}
 				dir, err := benchDir(*data)

@@ -166,6 +166,7 @@ func (m *member) command() *exec.Cmd {
 	}
 	args = append(args, m.args...)
 	if m.c.wires != nil {
+		args = append(args, "--allow-plaintext") // a network that only the test has
 		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), binary}, args...)...)
 	}
 	return exec.Command(binary, args...)
