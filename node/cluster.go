@@ -31,16 +31,12 @@ func (n *Node) openCluster() (err error) {
 		cfg.Dir = filepath.Join(n.dir.path, raftDir)
 	}
 	if !alone {
-		between := peer.Config{
+		if err := n.listenPeers(peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
 			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Acks: &n.acks,
 			Answer: n.answer, Listener: on.PeerListener, Dial: on.PeerDial, Log: n.log,
-		}
-		if err := n.secure(&between); err != nil {
-			return err
-		}
-		if n.peers, err = peer.Listen(between); err != nil {
+		}); err != nil {
 			return err
 		}
 		if len(n.cfg.Join) > 0 {

@@ -37,16 +37,23 @@ func (n *Node) Reload() {
 	n.secrets.Reload()
 }
 
-// secure has the peer port prove and ask who is who.
-func (n *Node) secure(c *peer.Config) error {
+// listenPeers opens the peer port, where everybody proves who he is if this node has a
+// certificate.
+func (n *Node) listenPeers(c peer.Config) (err error) {
 	if n.cfg.PeerTLS.IsZero() {
-		return nil
+		n.peers, err = peer.Listen(c)
+		return err
 	}
 	id, err := credentials.OpenPeer(n.secrets, n.cfg.PeerTLS, n.dir.Node)
 	if err != nil {
 		return err
 	}
 	c.ServerTLS, c.ClientTLS, c.Identify = id.Server(), id.Client(), id.Identify
+	if n.peers, err = peer.Listen(c); err != nil {
+		return err
+	}
+	id.OnChange(n.peers.Recheck)
+	n.peers.Recheck() // for a change since then
 	return nil
 }
 
