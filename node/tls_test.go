@@ -180,6 +180,42 @@ func TestTLSCluster(t *testing.T) {
 	}
 }
 
+// TestTLSNodeByNode has one node of three speak TLS already: each is reached as it says.
+func TestTLSNodeByNode(t *testing.T) {
+	v := newVault(t)
+	f := newFleetWith(t, 3, func(c *node.Config) {
+		c.TLS.CA = v.path("ca.pem")
+		if c.ID == "n1" {
+			c.TLS.Cert = v.issue(v.ca, "n1", "n1.pem")
+		}
+	})
+	for _, owner := range []string{"n1", "n2"} {
+		eventually(t, "the facet is at "+owner, func() bool {
+			v.ask(f.nodes["n1"], "PUT", "/v1/facets/acme/a", "")
+			for _, nd := range f.nodes {
+				if res, _ := v.ask(nd, "POST", "/v1/facets/acme/a/move", `{"to":"`+owner+`"}`); res.StatusCode == 200 {
+					return true
+				}
+			}
+			return false
+		})
+		scheme := f.nodes[cluster.NodeID(owner)].URL()
+		for id, nd := range f.nodes {
+			eventually(t, "a pipeline at "+string(id)+" to "+owner, func() bool {
+				res, out := v.ask(nd, "POST", "/v1/db/acme/a/v3/pipeline", `{"requests":[{"type":"execute","stmt":{"sql":"SELECT 1"}},{"type":"close"}]}`)
+				return res.StatusCode == 200 && !strings.Contains(out, `"error"`)
+			})
+			eventually(t, string(id)+" leads to "+scheme, func() bool {
+				res, _ := v.ask(nd, "POST", "/v1/db/acme/a/exec", `{"sql":"SELECT 1"}`)
+				if string(id) == owner {
+					return res.StatusCode == 200
+				}
+				return res.StatusCode == http.StatusTemporaryRedirect && strings.HasPrefix(res.Header.Get("Location"), scheme+"/")
+			})
+		}
+	}
+}
+
 // TestStrangers: no node comes in that cannot prove who it is, or does not know the key
 // of gossip, and those that are in stay together.
 func TestStrangers(t *testing.T) {
