@@ -103,9 +103,7 @@ func handshake(ctx context.Context, nc net.Conn, at endpoint, cfg *tls.Config) (
 	return tc, nil
 }
 
-// handshakeError says what to do about a handshake that failed. It is an error of the
-// operator or of whoever stands between, so it says so at once where it is certain, and
-// is tried again like any connection that was not made.
+// handshakeError says what to do about a handshake that failed.
 func handshakeError(at endpoint, err error) error {
 	hint := ""
 	switch {

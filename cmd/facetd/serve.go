@@ -106,13 +106,19 @@ Whoever comes to the API port shows a token, signed with a key whose public half
 the file --auth-keys names; "facetd token" makes keys and tokens. The file is read again
 when it changes, and on SIGHUP. --insecure lets everybody in instead.
 
+Ports that other machines reach are encrypted: the API port with --tls-cert, the peer
+port with --peer-cert and --peer-ca, gossip with --gossip-keys; "facetd cert" makes
+certificates. These files are read again when they change, and on SIGHUP.
+--allow-plaintext goes without, on a network that is private.
+
 Settings come from flags, then the environment (FACETD_DATA for --data), then the
 file --config names, then the defaults.`,
 		examples: []string{
 			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd",
 			"facetd serve --config /etc/facetd.conf",
 			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd --listen 10.0.0.1:7400 \\",
-			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 \\",
+			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 --tls-cert n1.pem --tls-ca ca.pem \\",
+			"    --peer-cert n1.pem --peer-ca ca.pem --gossip-keys gossip.keys \\",
 			"    --join 10.0.0.1:7402,10.0.0.2:7402,10.0.0.3:7402 --bootstrap-expect 3",
 		},
 		setup: func(fs *flag.FlagSet) action {
