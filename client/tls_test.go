@@ -30,7 +30,7 @@ type files struct {
 
 func newFiles(t *testing.T) *files {
 	t.Helper()
-	ca, err := certs.NewAuthority(certs.AuthorityOptions{}, time.Now())
+	ca, err := certs.NewAuthority(certs.AuthorityOptions{}, time.Now().Add(-24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,16 @@ func (f *files) issue(s certs.Subject) []byte {
 // server is how a node of 127.0.0.1 speaks TLS.
 func (f *files) server() *tls.Config {
 	f.t.Helper()
-	src := f.issue(certs.Subject{Node: "n1", Hosts: []string{"127.0.0.1"}})
+	return f.serverAt(time.Now())
+}
+
+// serverAt has a certificate that was made at that time, for two hours.
+func (f *files) serverAt(at time.Time) *tls.Config {
+	f.t.Helper()
+	src, err := f.ca.Issue(certs.Subject{Node: "n1", Hosts: []string{"127.0.0.1"}, Life: 2 * time.Hour}, at)
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	pair, err := tls.X509KeyPair(src, src)
 	if err != nil {
 		f.t.Fatal(err)
@@ -162,7 +171,7 @@ func TestTLSRefused(t *testing.T) {
 	f, other := newFiles(t), newFiles(t)
 	strict := f.server()
 	strict.ClientAuth, strict.ClientCAs = tls.RequireAndVerifyClientCert, certs.Pool(f.ca.Certificate())
-	_, urls := encrypted(t, f.server(), nil, strict)
+	_, urls := encrypted(t, f.server(), nil, strict, f.serverAt(time.Now().Add(-3*time.Hour)))
 	mine := load(t, f.caFile(), "", "")
 	shows := f.write(f.issue(certs.Subject{Client: "app"}))
 	wrongName := mine.Clone()
@@ -177,6 +186,7 @@ func TestTLSRefused(t *testing.T) {
 		{"roots of the system", urls[0], nil, "give the client the CA of the nodes", facet.ErrUnavailable},
 		{"wrong CA", urls[0], load(t, other.caFile(), "", ""), "give the client the CA of the nodes", facet.ErrUnavailable},
 		{"wrong name", urls[0], wrongName, "wanted to match n1", facet.ErrUnavailable},
+		{"ended", urls[3], mine, "certificate has expired", facet.ErrUnavailable},
 		{"http to TLS", strings.Replace(urls[0], "https", "http", 1), mine, "write its address as https://", facet.ErrBadRequest},
 		{"https to plain", strings.Replace(urls[1], "http", "https", 1), mine, "does the node speak plain http there?", facet.ErrUnavailable},
 		{"no certificate", urls[2], mine, "certificate required", facet.ErrUnavailable},

@@ -323,23 +323,30 @@ func TestPeers(t *testing.T) {
 		}
 	}
 
-	// Strangers, and who has no certificate.
-	stranger := authority(t)
-	cert := b.issue(stranger, certs.Subject{Node: "n2"})
-	pair, err := tls.X509KeyPair(cert, cert)
-	if err != nil {
-		t.Fatal(err)
+	// Strangers, and who has no certificate, or one that has ended.
+	pairOf := func(src []byte) tls.Certificate {
+		t.Helper()
+		pair, err := certs.ParsePair(src, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair
 	}
+	pair := pairOf(b.issue(authority(t), certs.Subject{Node: "n2"}))
+	ended := pairOf(b.issueAt(b.ca, certs.Subject{Node: "n2", Life: time.Minute}, time.Now().Add(-time.Hour)))
 	for name, cfg := range map[string]*tls.Config{
 		"stranger": {Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}, "nobody": {InsecureSkipVerify: true},
+		"ended":   {Certificates: []tls.Certificate{ended}, InsecureSkipVerify: true},
 		"TLS 1.2": {InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12},
 	} {
 		if _, _, serr, cerr := b.meet(n1.Server(), cfg); serr == nil || cerr == nil {
 			t.Errorf("%s was let in: %v, %v", name, serr, cerr)
 		}
 	}
-	if _, _, _, cerr := b.meet(&tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, n1.Client()); cerr == nil {
-		t.Error("a stranger answers")
+	for name, pair := range map[string]tls.Certificate{"a stranger": pair, "one whose certificate has ended": ended} {
+		if _, _, _, cerr := b.meet(&tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, n1.Client()); cerr == nil {
+			t.Errorf("%s answers", name)
+		}
 	}
 
 	// Another CA, in three steps: the new one beside the old one, new certificates,
