@@ -3,8 +3,6 @@ package client
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,37 +85,6 @@ func dial(ctx context.Context, n *node) (*conn, error) {
 		c.wire.Close(context.Cause(ctx))
 		return nil, context.Cause(ctx)
 	}
-}
-
-// handshake has nc speak TLS to the node, before the token is sent.
-func handshake(ctx context.Context, nc net.Conn, at endpoint, cfg *tls.Config) (net.Conn, error) {
-	if cfg.ServerName == "" {
-		cfg = cfg.Clone()
-		cfg.ServerName, _, _ = net.SplitHostPort(at.host)
-	}
-	tc := tls.Client(nc, cfg)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		nc.Close()
-		return nil, handshakeError(at, err)
-	}
-	return tc, nil
-}
-
-// handshakeError says what to do about a handshake that failed.
-func handshakeError(at endpoint, err error) error {
-	hint := ""
-	switch {
-	case isType[x509.UnknownAuthorityError](err):
-		hint = "; give the client the CA of the nodes"
-	case isType[tls.RecordHeaderError](err):
-		hint = "; does the node speak plain http there?"
-	}
-	return fmt.Errorf("TLS handshake with %s: %w%s", at.host, err, hint)
-}
-
-func isType[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }
 
 // upgrade asks for the native protocol over HTTP. early is what the node sent

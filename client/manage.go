@@ -346,8 +346,6 @@ func (c *Client) manage(ctx context.Context, method, path string, body io.Reader
 	}
 }
 
-func isHTTPS(target string) bool { return strings.HasPrefix(target, "https://") }
-
 // movedError is a redirect over HTTP: to is the URL at the owner.
 type movedError struct {
 	*wireError

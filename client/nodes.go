@@ -103,12 +103,6 @@ func (c *Client) nodeAt(addr string) (*node, error) {
 	return n, nil
 }
 
-// inTheClear is the error of a client that was sent from https to http: its token and
-// data would be read by whoever listens.
-func inTheClear(to string) error {
-	return facet.Errorf(facet.CodeForbidden, "the cluster names %.100s, and a client whose endpoints are all https sends nothing in the clear; have that node speak TLS", to)
-}
-
 // follow learns from a redirect that n gave, and says where to go. straight means
 // at once: the way is new, or n's view is behind what is known. Otherwise views
 // contradict each other, and a pause comes first: the owner best known denies it,

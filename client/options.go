@@ -3,12 +3,9 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -113,58 +110,6 @@ func (o *Options) token(ctx context.Context) (string, error) {
 		return "", facet.Errorf(facet.CodeUnauthorized, "the token has %d bytes, limit %d", len(tok), wire.MaxToken)
 	}
 	return tok, nil
-}
-
-// LoadTLS makes the configuration for https endpoints from PEM files, each of which may
-// be empty: the CA of the nodes, which then is the only one that is trusted, and a
-// certificate for nodes that want one, with its key, which may be in the same file.
-func LoadTLS(ca, cert, key string) (*tls.Config, error) {
-	cfg := new(tls.Config)
-	if ca != "" {
-		src, err := readPEM(ca)
-		if err != nil {
-			return nil, fmt.Errorf("read the CA: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(src) {
-			return nil, fmt.Errorf("read the CA: there is no certificate in %s", ca)
-		}
-	}
-	switch {
-	case cert == "" && key != "":
-		return nil, fmt.Errorf("read the certificate: there is none for the key in %s", key)
-	case cert == "":
-		return cfg, nil
-	case key == "":
-		key = cert
-	}
-	certSrc, err := readPEM(cert)
-	var keySrc []byte
-	if err == nil {
-		keySrc, err = readPEM(key)
-	}
-	var pair tls.Certificate
-	if err == nil {
-		pair, err = tls.X509KeyPair(certSrc, keySrc)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the certificate: %w", err)
-	}
-	cfg.Certificates = []tls.Certificate{pair}
-	return cfg, nil
-}
-
-func readPEM(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // it was only read
-	src, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	if err == nil && len(src) > maxPEM {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxPEM)
-	}
-	return src, err
 }
 
 // endpoint is the address of a node's API port.

@@ -349,9 +349,6 @@ func (n *Node) PeerAddr() net.Addr {
 // ID is the node's id.
 func (n *Node) ID() cluster.NodeID { return n.dir.Node }
 
-// encrypted reports whether the API port speaks TLS.
-func (n *Node) encrypted() bool { return n.tls != nil && n.cfg.TLS.Cert != "" }
-
 // advertised is where clients are told to come: an address, with a scheme before it
 // where that is not http.
 func (n *Node) advertised() string {
@@ -368,23 +365,6 @@ func (n *Node) advertised() string {
 		return "https://" + at
 	}
 	return at
-}
-
-// URL is where the API port of this node is.
-func (n *Node) URL() string {
-	if n.encrypted() {
-		return "https://" + n.Addr().String()
-	}
-	return "http://" + n.Addr().String()
-}
-
-// apiURL is the URL of an API port, without a slash at its end, of what a node
-// advertises.
-func apiURL(at string) string {
-	if strings.Contains(at, "://") {
-		return at
-	}
-	return "http://" + at
 }
 
 // Failed gives the error after which the node must not go on (rule R13): the
