@@ -162,7 +162,7 @@ func (r *run) fetch(ctx context.Context, target string, read func(io.Reader) err
 	}
 	// A connection of its own: one that is kept would outlive the run.
 	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: r.cfg.TLS}}).Do(req)
 	if err != nil {
 		return err
 	}

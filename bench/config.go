@@ -3,6 +3,7 @@ package bench
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,8 +47,9 @@ type Config struct {
 	Theta float64
 	// Command is what the report says was typed.
 	Command string
-	// Token is what the SDK shows the node.
+	// Token is what the SDK shows the node, TLS how it speaks https.
 	Token string
+	TLS   *tls.Config
 
 	// Settle is how long memory must not have fallen to count as settled. Default
 	// 5 s: the runtime gives memory back to the system in its own time.
@@ -246,7 +248,7 @@ func (c *Config) fill() error {
 }
 
 func (c *Config) open(ctx context.Context, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*client.Client, error) {
-	return client.Open(ctx, c.Node.Endpoints(), client.Options{ConnsPerNode: c.Conns, Token: c.Token, Software: "facetd bench", Dial: dial})
+	return client.Open(ctx, c.Node.Endpoints(), client.Options{ConnsPerNode: c.Conns, Token: c.Token, TLS: c.TLS, Software: "facetd bench", Dial: dial})
 }
 
 func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, format+"\n", args...) }

@@ -116,7 +116,10 @@ func (r *run) look(ctx context.Context) {
 	// More nodes than were named: the others say where they listen.
 	r.apis = nil
 	for _, n := range c.Nodes {
-		if n.API != "" {
+		switch {
+		case strings.Contains(n.API, "://"):
+			r.apis = append(r.apis, n.API)
+		case n.API != "":
 			r.apis = append(r.apis, "http://"+n.API)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 type Client struct {
 	opt       Options
 	endpoints []*node
+	private   bool                 // all endpoints are https: nothing is sent in the clear
 	home      atomic.Pointer[node] // where requests go whose owner is not known
 	nodes     nodes
 	owners    owners
@@ -50,7 +51,7 @@ func Open(ctx context.Context, endpoints []string, opt Options) (*Client, error)
 	if len(endpoints) == 0 || len(endpoints) > maxNodes {
 		return nil, facet.Errorf(facet.CodeBadRequest, "open client: %d endpoints, want 1 to %d", len(endpoints), maxNodes)
 	}
-	c := &Client{opt: opt, nodes: nodes{byAt: make(map[endpoint]*node)}}
+	c := &Client{opt: opt, private: true, nodes: nodes{byAt: make(map[endpoint]*node)}}
 	if opt.TracerProvider != nil {
 		c.tracer = opt.TracerProvider.Tracer(instrumentation)
 	}
@@ -59,6 +60,7 @@ func Open(ctx context.Context, endpoints []string, opt Options) (*Client, error)
 		if err != nil {
 			return nil, err
 		}
+		c.private = c.private && at.tls
 		if n := c.nodes.add(c, at); !n.given {
 			n.given = true
 			c.endpoints = append(c.endpoints, n)

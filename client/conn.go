@@ -3,7 +3,6 @@ package client
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -54,15 +53,10 @@ func dial(ctx context.Context, n *node) (*conn, error) {
 		return nil, err
 	}
 	if n.at.tls {
-		cfg := o.TLS.Clone()
-		if cfg == nil {
-			cfg = new(tls.Config)
+		nc, err = handshake(ctx, nc, n.at, o.TLS)
+		if err != nil {
+			return nil, err
 		}
-		if cfg.ServerName == "" {
-			cfg.ServerName, _, _ = net.SplitHostPort(n.at.host)
-		}
-		cfg.NextProtos = []string{"http/1.1"}
-		nc = tls.Client(nc, cfg)
 	}
 	early, err := upgrade(ctx, nc, n.at, tok)
 	if err != nil {
@@ -164,6 +158,9 @@ func httpError(resp *http.Response) error {
 	text := body.Message
 	if text == "" {
 		text = strings.TrimSpace(string(raw[:min(len(raw), 200)]))
+	}
+	if code == facet.CodeBadRequest && strings.Contains(text, "HTTP request to an HTTPS server") {
+		return facet.Errorf(code, "the node speaks TLS; write its address as https://…")
 	}
 	e := facet.Errorf(code, "HTTP %s: %s", resp.Status, text)
 	e.Request = resp.Header.Get("X-Request-Id")

@@ -16,6 +16,12 @@
 // Client, Binding and Facet are safe for concurrent use and cheap to share. Rows
 // and Tx belong to one goroutine at a time.
 //
+// # TLS
+//
+// Endpoints that begin with https:// are reached over TLS. LoadTLS makes Options.TLS
+// from the file with the CA of the nodes, where that is one of your own. A client
+// whose endpoints are all https sends nothing in the clear, wherever a redirect leads.
+//
 // # Errors
 //
 // Every error a node gives is a *facet.Error underneath: use errors.Is with the

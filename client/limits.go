@@ -90,6 +90,9 @@ const (
 	maxErrorBody = 64 << 10
 	maxInfoBody  = 8 << 20
 
+	// maxPEM bounds a file of certificates.
+	maxPEM = 1 << 20
+
 	// listPage is the page size of List.
 	listPage = 1000
 )

@@ -103,7 +103,7 @@ func newHTTP(o *Options) *http.Client {
 // when another node has answered, and does without where it cannot be reached.
 func (f *Facet) Stat(ctx context.Context) (Info, error) {
 	i, err := f.client.info(ctx, http.MethodGet, f.path(""), nil)
-	if err == nil && i.SizeBytes < 0 && i.OwnerURL != "" {
+	if err == nil && i.SizeBytes < 0 && i.OwnerURL != "" && !(f.client.private && !isHTTPS(i.OwnerURL)) {
 		if at, err := f.client.infoAt(ctx, i.OwnerURL+f.path("")); err == nil {
 			i = at
 		}
@@ -310,6 +310,9 @@ func (c *Client) manage(ctx context.Context, method, path string, body io.Reader
 		to := ""
 		if errors.As(err, &moved) {
 			to, a.detour = moved.to, moved.to == "" || moved.to == target
+			if c.private && to != "" && !isHTTPS(to) {
+				return nil, inTheClear(to)
+			}
 		}
 		act, pause, _ := decide(a)
 		if src.used() && act != unknown || c.ctx.Err() != nil {

@@ -93,6 +93,9 @@ func (c *Client) nodeAt(addr string) (*node, error) {
 	if addr == at.host {
 		at.tls = c.endpoints[0].at.tls
 	}
+	if c.private && !at.tls {
+		return nil, inTheClear(at.String())
+	}
 	n := c.nodes.add(c, at)
 	if n == nil {
 		return nil, facet.Errorf(facet.CodeOverloaded, "%d nodes are in use at once, which is the limit", maxNodes)
@@ -201,6 +204,9 @@ func (c *Client) askForNodes(ctx context.Context) []endpoint {
 		}
 		if m.API == at.host {
 			at.tls = n.at.tls
+		}
+		if c.private && !at.tls {
+			continue
 		}
 		found = append(found, at)
 	}

@@ -55,7 +55,8 @@ type Options struct {
 	// that a machine that vanished is noticed when its facets have moved.
 	PingInterval time.Duration
 
-	// TLS configures https endpoints. nil uses the system's roots.
+	// TLS configures https endpoints: RootCAs for a CA of your own, Certificates for
+	// nodes that want one; LoadTLS makes it from files. nil uses the system's roots.
 	TLS *tls.Config
 
 	// Dial replaces the way sockets are made. nil dials TCP.
@@ -85,6 +86,12 @@ func (o *Options) setDefaults() error {
 	if o.MaxResult <= 0 {
 		o.MaxResult = defaultMaxResult
 	}
+	if o.TLS = o.TLS.Clone(); o.TLS == nil {
+		o.TLS = new(tls.Config)
+	}
+	o.TLS.MinVersion = max(o.TLS.MinVersion, tls.VersionTLS12)
+	// HTTP/2 has no way to change to the native protocol.
+	o.TLS.NextProtos = []string{"http/1.1"}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
@@ -120,7 +127,7 @@ type endpoint struct {
 // parseEndpoint reads "host:port", "http://host:port" or "https://host:port".
 func parseEndpoint(s string) (endpoint, error) {
 	bad := func(why string) (endpoint, error) {
-		return endpoint{}, facet.Errorf(facet.CodeBadRequest, "endpoint %.100q: %s; write it as host:port or http://host:port", s, why)
+		return endpoint{}, facet.Errorf(facet.CodeBadRequest, "endpoint %.100q: %s; write it as host:port, http://host:port or https://host:port", s, why)
 	}
 	var e endpoint
 	host := s

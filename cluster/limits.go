@@ -7,8 +7,8 @@ const (
 	MaxNodeIDLen = 63
 
 	// MaxAddressLen is the longest address: a DNS name of 253 bytes, a colon
-	// and a port.
-	MaxAddressLen = 259
+	// and a port, with https:// before it.
+	MaxAddressLen = 267
 
 	// MaxZoneLen keeps a member within the 512 bytes gossip gives it.
 	MaxZoneLen = 63

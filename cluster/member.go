@@ -32,7 +32,7 @@ func (s Status) String() string {
 type Member struct {
 	ID      NodeID
 	Store   StoreID
-	API     string // where clients reach it (port 7400)
+	API     string // where clients reach it (port 7400): host:port for http, or a URL
 	Peer    string // where nodes reach it (port 7401)
 	Zone    string // failure domain, empty when the operator named none
 	Version string // release it runs

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,14 +31,7 @@ func (n *Node) openCluster() (err error) {
 		cfg.Dir = filepath.Join(n.dir.path, raftDir)
 	}
 	if !alone {
-		var server, client *tls.Config
-		if !n.cfg.PeerTLS.isZero() {
-			if server, client, err = n.cfg.PeerTLS.open(); err != nil {
-				return err
-			}
-		}
-		if n.peers, err = peer.Listen(peer.Config{
-			ServerTLS: server, ClientTLS: client, Identify: identifyPeer,
+		if err := n.listenPeers(peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
 			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Acks: &n.acks,
@@ -77,6 +69,11 @@ func (n *Node) openCluster() (err error) {
 		Keys: keys, Insecure: len(keys) == 0, Network: on.Gossip, Logger: n.log,
 	}); err != nil {
 		return fmt.Errorf("open gossip: %w", err)
+	}
+	if n.cfg.GossipKeys != "" {
+		if err := n.watchGossipKeys(); err != nil {
+			return err
+		}
 	}
 	n.wg.Go(n.watchView)
 	return nil

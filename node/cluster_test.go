@@ -3,16 +3,9 @@ package node_test
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -292,70 +285,5 @@ func TestGrow(t *testing.T) {
 		if out := exec(t, f.nodes["n3"], fmt.Sprintf("acme/f%d", i), "SELECT v FROM t"); !strings.Contains(out, fmt.Sprintf(`"v":%d`, i)) {
 			t.Fatal(out)
 		}
-	}
-}
-
-// certificate makes a key and a certificate for name, signed by parent, or by itself
-// as a CA, and returns the PEM of both.
-func certificate(t *testing.T, name string, parent *x509.Certificate, by *ecdsa.PrivateKey) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	if parent == nil {
-		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
-		parent, by = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, by)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
-}
-
-// TestSecrets forms a cluster with certificates and a gossip key. A node with a
-// certificate of another name does not get in.
-func TestSecrets(t *testing.T) {
-	dir := t.TempDir()
-	file := func(name string, content []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	ca, caKey, caPEM, _ := certificate(t, "ca", nil, nil)
-	caFile := file("ca.pem", caPEM)
-	keys := file("gossip.keys", []byte("# made for a test\nMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"))
-	secret := func(c *node.Config, name string) {
-		_, _, certPEM, keyPEM := certificate(t, name, ca, caKey)
-		c.PeerTLS = node.PeerTLS{Cert: file(name+".pem", certPEM), Key: file(name+".key", keyPEM), CA: caFile}
-		c.GossipKeys = keys
-	}
-	f := newFleetWith(t, 3, func(c *node.Config) { secret(c, string(c.ID)) })
-	exec(t, f.nodes["n1"], "acme/a", "CREATE TABLE t (v)")
-	for _, nd := range f.nodes {
-		exec(t, nd, "acme/a", "INSERT INTO t VALUES (1)")
-	}
-	p := freePorts(t, 3)
-	f.ports["n4"] = [3]string(p)
-	f.change = func(c *node.Config) { secret(c, "n9") }
-	f.patience = 3 * time.Second
-	if nd, err := f.open("n4", 0); err == nil {
-		f.nodes["n4"] = nd
-		t.Fatal("a node with the certificate of another one was let in")
 	}
 }

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/audit"
+	"github.com/facetd/facetd/node/credentials"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/scrub"
 )
@@ -26,9 +29,17 @@ type Config struct {
 	// Listen is the address of the API port. Default "127.0.0.1:7400"; port 0
 	// takes a free one.
 	Listen string
-	// Advertise is the address clients are sent to, host:port. Default: the
-	// address the API port is bound to.
+	// Advertise is the address clients are sent to, host:port or a URL without a
+	// path, where something before the node speaks TLS for it. Default: the address the
+	// API port is bound to.
 	Advertise string
+	// TLS is for the API port, and for the requests this node sends to those of others:
+	// CA is for those then. Without a certificate the port speaks HTTP, without a CA the
+	// roots of the system are taken.
+	TLS TLSFiles
+	// TLSClientCA is a PEM file of CAs. Who comes to the API port must show a certificate
+	// of theirs, the other nodes too. Default: none is asked for.
+	TLSClientCA string
 	// PeerListen is the address other nodes connect to, GossipListen the one gossip
 	// is heard on (UDP and TCP). Both or neither; without them the node is alone and
 	// can never be joined. Port 0 takes a free one.
@@ -47,13 +58,17 @@ type Config struct {
 	// ClusterName keeps clusters apart that gossip on one network: nodes of another
 	// name are not heard. Default "facetd".
 	ClusterName string
-	// PeerTLS has nodes prove who they are on the peer port, and encrypts it. Without
-	// it the port is for a private network.
-	PeerTLS PeerTLS
+	// PeerTLS has nodes prove who they are on the peer port, and encrypts it: the
+	// certificate names the node, and is good by CA for client and server. All nodes have
+	// it or none.
+	PeerTLS TLSFiles
 	// GossipKeys is a file with the keys of gossip in base64, one a line, 16, 24 or 32
 	// bytes each; the first encrypts, all decrypt. Without it gossip is in the clear,
 	// and whoever reaches the port can forge members.
 	GossipKeys string
+	// AllowPlaintext lets ports that other machines reach go without TLS or keys of
+	// gossip: for networks that are private, or encrypted by something else.
+	AllowPlaintext bool
 	// Replicas is the replication factor of new facets: 1, 3 or 5. Default 3. While
 	// there are fewer nodes, the largest odd number there is; facets are given more
 	// replicas when nodes come.
@@ -114,6 +129,10 @@ type Config struct {
 	// of tokens, each with audit=true. Default: Logger.
 	Audit *slog.Logger
 }
+
+// TLSFiles name the PEM files of a certificate, its key and a CA. They are read again
+// when they change and by Reload; connections that are there go on.
+type TLSFiles = credentials.Files
 
 const defaultFacetBytes = 1 << 30
 
@@ -201,6 +220,16 @@ func (c *Config) validate() error {
 	case c.AuthKeys != "" && c.Insecure:
 		bad("keys of tokens are given and insecure is set; either tokens are wanted or everybody is let in")
 	}
+	if c.Platform == nil {
+		if err := c.Plaintext(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.Advertise != "" && strings.Contains(c.Advertise, "://") {
+		if u, err := url.Parse(c.Advertise); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+			bad("advertised address %q: write host:port or https://host:port", c.Advertise)
+		}
+	}
 	if c.FacetBytes < 64*facet.PageSize || c.FacetBytes/facet.PageSize > facet.MaxPages {
 		bad("facet size limit %d is not between %d and %d bytes", c.FacetBytes, 64*facet.PageSize, int64(facet.MaxPages)*facet.PageSize)
 	}
@@ -222,4 +251,43 @@ func (c *Config) validate() error {
 		bad("facetd needs a Unix system")
 	}
 	return errors.Join(errs...)
+}
+
+// Plaintext is an error where a port that other machines reach is neither encrypted nor
+// allowed not to be.
+func (c *Config) Plaintext() error {
+	if c.AllowPlaintext {
+		return nil
+	}
+	var open []string
+	for _, p := range []struct {
+		what, addr, cure string
+		safe             bool
+	}{
+		{"API", c.Listen, "--tls-cert", c.TLS.Cert != ""},
+		{"peer", c.PeerListen, "--peer-cert and --peer-ca", !c.PeerTLS.IsZero()},
+		{"gossip", c.GossipListen, "--gossip-keys", c.GossipKeys != ""},
+	} {
+		if !p.safe && p.addr != "" && !IsLoopback(p.addr) {
+			open = append(open, fmt.Sprintf("the %s port at %s (give it %s)", p.what, p.addr, p.cure))
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	return fmt.Errorf("other machines would reach in the clear: %s; \"facetd cert\" makes certificates, and --allow-plaintext goes without, on a network that is private",
+		strings.Join(open, ", "))
+}
+
+// IsLoopback reports whether an address can be reached from this machine only.
+func IsLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
 }

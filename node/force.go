@@ -77,7 +77,7 @@ func (n *Node) atNode(id cluster.NodeID) error {
 	if !ok {
 		return facet.Errorf(facet.CodeNotFound, "node %s is not in the cluster", id)
 	}
-	return &facet.Error{Code: facet.CodeNotOwner, Message: "the copy is at node " + string(id), Owner: "http://" + node.API}
+	return &facet.Error{Code: facet.CodeNotOwner, Message: "the copy is at node " + string(id), Owner: apiURL(node.API)}
 }
 
 // recovery tells what a survey found.

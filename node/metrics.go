@@ -103,6 +103,13 @@ func (all figures) Collect(ch chan<- prometheus.Metric) {
 		gauge("facetd_token_revocations", "Tokens and keys that are revoked.", float64(k.Revoked))
 		counter("facetd_token_keys_unusable_total", "Contents of the file of keys that could not be used since the node started.", float64(k.Failures))
 	}
+	for _, st := range s.n.secrets.States() {
+		of := prometheus.Labels{"credentials": st.Name}
+		if !st.Ends.IsZero() {
+			labeled("facetd_certificate_expires_timestamp_seconds", prometheus.GaugeValue, "When the certificate in force ends, in Unix time; of the API port (api) and between nodes (peer).", float64(st.Ends.Unix()), of)
+		}
+		labeled("facetd_credentials_unusable_total", prometheus.CounterValue, "Contents of the files of certificates and keys that could not be used since the node started.", float64(st.Failures), of)
+	}
 	gauge("facetd_placement_applied_index", "Last Raft index applied to the placement table.", float64(s.n.table.Applied()))
 	gauge("facetd_uptime_seconds", "Time since the node started.", time.Since(s.n.started).Seconds())
 	labeled("facetd_build_info", prometheus.GaugeValue, "1; the label says what runs.", 1, prometheus.Labels{"version": s.n.cfg.Version})

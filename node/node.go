@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/facetd/facetd/internal/wire"
 	"github.com/facetd/facetd/node/audit"
 	"github.com/facetd/facetd/node/auth"
+	"github.com/facetd/facetd/node/credentials"
 	"github.com/facetd/facetd/node/follower"
 	"github.com/facetd/facetd/node/httpapi"
 	"github.com/facetd/facetd/node/keeper"
@@ -66,6 +68,8 @@ type Node struct {
 	auditor  atomic.Pointer[audit.Auditor] // nil for a node that is alone, and while it starts
 	native   *native.Server
 	keys     *auth.Keyring // of tokens; nil lets everybody in
+	secrets  *credentials.Watcher
+	tls      *credentials.API // nil: the API port and requests to those of others are plain
 	requests *telemetry.Recorder
 	registry *prometheus.Registry
 
@@ -114,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
-	if err := n.openKeys(); err != nil {
+	if err := n.openSecrets(); err != nil {
 		return n, err
 	}
 	if err := n.openMachine(); err != nil {
@@ -229,8 +233,13 @@ func (n *Node) serve() {
 		n.answerStarting(w, r)
 	})
 	n.server = httpapi.NewServer(starting, httpapi.ServerOptions{Log: n.log})
+	serve := func() error { return n.server.Serve(n.listener) }
+	if n.encrypted() {
+		n.server.TLSConfig = n.tls.Server()
+		serve = func() error { return n.server.ServeTLS(n.listener, "", "") }
+	}
 	n.wg.Go(func() {
-		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Errorf("serve clients: %w", err))
 		}
 	})
@@ -263,6 +272,9 @@ func (n *Node) open() {
 		LoopbackHosts: n.keys == nil && ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
 		Operator: svc{n},
 	}
+	if n.tls != nil {
+		onHTTP.ForwardTLS = n.tls.Client
+	}
 	if n.keys != nil {
 		onHTTP.Grant = n.keys.Verify
 		onWire.Authenticate = func(tok string) (native.Bearer, error) {
@@ -294,23 +306,6 @@ func (n *Node) openTelemetry() error {
 	}
 	n.requests = telemetry.New(opt)
 	return nil
-}
-
-// openKeys takes up the keys of tokens.
-func (n *Node) openKeys() (err error) {
-	if n.cfg.AuthKeys == "" {
-		return nil
-	}
-	n.keys, err = auth.Open(auth.Options{File: n.cfg.AuthKeys, Audience: n.cfg.ClusterName, Log: n.log, Audit: n.cfg.Audit})
-	return err
-}
-
-// ReloadKeys reads the keys of tokens again, at once; they are looked at every few
-// seconds anyway.
-func (n *Node) ReloadKeys() {
-	if n.keys != nil {
-		n.keys.Reload()
-	}
 }
 
 // batonSecret is the same on every node, so that a libSQL stream survives a move of
@@ -378,12 +373,22 @@ func (n *Node) PeerAddr() net.Addr {
 // ID is the node's id.
 func (n *Node) ID() cluster.NodeID { return n.dir.Node }
 
-// advertised is where clients are told to come.
+// advertised is where clients are told to come: an address, with a scheme before it
+// where that is not http.
 func (n *Node) advertised() string {
-	if n.cfg.Advertise != "" || n.listener == nil {
-		return n.cfg.Advertise
+	at := n.cfg.Advertise
+	switch {
+	case at == "" && n.listener == nil:
+		return ""
+	case at == "":
+		at = n.Addr().String()
+	case strings.Contains(at, "://"):
+		return at
 	}
-	return n.Addr().String()
+	if n.encrypted() {
+		return "https://" + at
+	}
+	return at
 }
 
 // Failed gives the error after which the node must not go on (rule R13): the
@@ -431,6 +436,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.keys != nil {
 		n.keys.Close()
+	}
+	if n.secrets != nil {
+		n.secrets.Close()
 	}
 	if n.native != nil {
 		// The native connections are taken over from the HTTP server and drain on

@@ -193,7 +193,7 @@ func (n *Node) toLeader() error {
 	}
 	leader, _, ok := raft.Leader()
 	if node, known := n.table.Node(leader); ok && known && leader != n.dir.Node {
-		return &facet.Error{Code: facet.CodeNotOwner, Message: "the placement leader is node " + string(leader), Owner: "http://" + node.API}
+		return &facet.Error{Code: facet.CodeNotOwner, Message: "the placement leader is node " + string(leader), Owner: apiURL(node.API)}
 	}
 	return facet.Errorf(facet.CodeUnavailable, "no node leads placement now; try again")
 }

@@ -1,99 +1,102 @@
 package node
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+	"time"
 
-	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/gossip"
+	"github.com/facetd/facetd/node/auth"
+	"github.com/facetd/facetd/node/credentials"
+	"github.com/facetd/facetd/node/peer"
 )
 
-// PeerTLS names the PEM files with which nodes know each other on the peer port:
-// mutual TLS, where a certificate names its node as a DNS name (or as its common
-// name) and is signed by CA.
-type PeerTLS struct{ Cert, Key, CA string }
-
-func (t PeerTLS) isZero() bool { return t == PeerTLS{} }
-
-// open reads the files.
-func (t PeerTLS) open() (server, client *tls.Config, err error) {
-	if t.Cert == "" || t.Key == "" || t.CA == "" {
-		return nil, nil, errors.New("TLS between nodes needs a certificate, its key and a CA: give all three files")
-	}
-	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the peer certificate: %w", err)
-	}
-	pem, err := os.ReadFile(t.CA)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the peer CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("read the peer CA: no certificate in %s", t.CA)
-	}
-	server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-	}
-	client = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool,
-		// Nodes are dialled by address and known by their id: the chain is verified
-		// here, the name by identifyPeer.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return errors.New("the other node shows no certificate")
-			}
-			rest := x509.NewCertPool()
-			for _, c := range s.PeerCertificates[1:] {
-				rest.AddCert(c)
-			}
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: rest})
+// openSecrets takes up the keys of tokens and what the API port proves itself with.
+func (n *Node) openSecrets() (err error) {
+	n.secrets = credentials.New(credentials.Options{Log: n.log, Audit: n.cfg.Audit})
+	if n.cfg.AuthKeys != "" {
+		n.keys, err = auth.Open(auth.Options{File: n.cfg.AuthKeys, Audience: n.cfg.ClusterName, Log: n.log, Audit: n.cfg.Audit})
+		if err != nil {
 			return err
-		},
+		}
 	}
-	return server, client, nil
-}
-
-// identifyPeer says whether a certificate is that of a node: a node's certificate
-// opens no other node's doors.
-func identifyPeer(s tls.ConnectionState, node cluster.NodeID) error {
-	c := s.PeerCertificates[0]
-	if c.Subject.CommonName == string(node) {
+	if n.cfg.TLS.IsZero() && n.cfg.TLSClientCA == "" {
 		return nil
 	}
-	for _, name := range c.DNSNames {
-		if name == string(node) {
-			return nil
-		}
-	}
-	return fmt.Errorf("the certificate is of %q (%v), not of node %s", c.Subject.CommonName, c.DNSNames, node)
+	n.tls, err = credentials.OpenAPI(n.secrets, n.cfg.TLS, n.cfg.TLSClientCA)
+	return err
 }
 
-// gossipKeys reads the keys of a file, one a line in base64; the first one encrypts.
-func gossipKeys(file string) ([]gossip.Key, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read gossip keys: %w", err)
+// Reload reads the keys of tokens, the certificates and the keys of gossip again, at
+// once; they are looked at every few seconds anyway.
+func (n *Node) Reload() {
+	if n.keys != nil {
+		n.keys.Reload()
 	}
-	var keys []gossip.Key
-	for line := range strings.Lines(string(raw)) {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+	n.secrets.Reload()
+}
+
+// listenPeers opens the peer port, where everybody proves who he is if this node has a
+// certificate.
+func (n *Node) listenPeers(c peer.Config) (err error) {
+	if n.cfg.PeerTLS.IsZero() {
+		n.peers, err = peer.Listen(c)
+		return err
+	}
+	id, err := credentials.OpenPeer(n.secrets, n.cfg.PeerTLS, n.dir.Node)
+	if err != nil {
+		return err
+	}
+	c.ServerTLS, c.ClientTLS, c.Identify = id.Server(), id.Client(), id.Identify
+	if n.peers, err = peer.Listen(c); err != nil {
+		return err
+	}
+	id.OnChange(n.peers.Recheck)
+	n.peers.Recheck() // for a change since then
+	return nil
+}
+
+// watchGossipKeys gives gossip the keys its file holds, now and whenever it changes.
+func (n *Node) watchGossipKeys() error {
+	return n.secrets.Add(credentials.Source{Name: "gossip", Files: []string{n.cfg.GossipKeys}, Take: func(contents [][]byte) (never time.Time, err error) {
+		keys, err := parseGossipKeys(contents[0])
+		if err != nil {
+			return never, err
+		}
+		return never, n.gossip.SetKeys(keys)
+	}})
+}
+
+// gossipKeys reads the keys gossip begins with.
+func gossipKeys(file string) ([]gossip.Key, error) {
+	src, err := credentials.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of gossip: %w", err)
+	}
+	keys, err := parseGossipKeys(src)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of gossip: %s: %w", file, err)
+	}
+	return keys, nil
+}
+
+// parseGossipKeys reads keys in base64, one a line; the first one encrypts.
+func parseGossipKeys(src []byte) (keys []gossip.Key, err error) {
+	number := 0
+	for line := range bytes.Lines(src) {
+		number++
+		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		k, err := gossip.ParseKey(line)
+		k, err := gossip.ParseKey(string(line))
 		if err != nil {
-			return nil, fmt.Errorf("read gossip keys of %s: %w", file, err)
+			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		keys = append(keys, k)
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("read gossip keys: %s holds none; make one with: openssl rand -base64 32", file)
+		return nil, errors.New("there is no key; make one with: openssl rand -base64 32")
 	}
 	return keys, nil
 }

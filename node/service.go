@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -77,7 +76,7 @@ func (s svc) info(f placement.Facet) service.Info {
 		info.Replicas = append(info.Replicas, m.Node)
 	}
 	if node, ok := s.n.table.Node(f.Owner.Node); ok {
-		info.OwnerURL = "http://" + node.API
+		info.OwnerURL = apiURL(node.API)
 	}
 	if n, open := s.n.owners.Open(f.Name); open {
 		info.Active, info.SizeBytes = true, int64(n)*pages.Size
@@ -274,7 +273,7 @@ func (s svc) Owner(name facet.Name) (at string, local bool, epoch facet.Epoch) {
 	case row.Local:
 		return s.n.advertised(), true, row.Epoch
 	}
-	return strings.TrimPrefix(row.OwnerURL, "http://"), false, row.Epoch
+	return row.OwnerURL, false, row.Epoch
 }
 
 // Ready implements service.Service.

@@ -95,7 +95,7 @@ func (p *proposals) row(f placement.Facet) owner.Row {
 	}
 	r.Local = r.Owner == p.self.Node
 	if n, ok := p.table.Node(r.Owner); ok {
-		r.OwnerURL = "http://" + n.API
+		r.OwnerURL = apiURL(n.API)
 	}
 	return r
 }

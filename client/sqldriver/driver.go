@@ -19,6 +19,9 @@
 //
 //	token=T          bearer token
 //	tls=true         reach the hosts over https
+//	ca=FILE          the same, and trust the CA in the PEM file, no other
+//	cert=FILE        the same, and show the certificate in the PEM file
+//	key=FILE         the key of the certificate, where it is in a file of its own
 //	idempotent=true  give every write outside transactions an idempotency key
 //	readonly=true    refuse writes
 //	read=quorum      have every read confirmed by a majority, see client.Facet.QuorumReads
@@ -56,6 +59,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,11 +127,11 @@ func ParseDSN(dsn string) (*Connector, error) {
 	if err != nil {
 		return bad("%v", err)
 	}
-	scheme := "http://"
+	scheme, ca, cert, key := "http://", "", "", ""
 	for k, vs := range opts {
 		v := vs[len(vs)-1]
 		var on bool
-		if k != "token" && k != "read" {
+		if !slices.Contains([]string{"token", "read", "ca", "cert", "key"}, k) {
 			if on, err = strconv.ParseBool(v); err != nil {
 				return bad("option %s=%.40q is neither true nor false", k, v)
 			}
@@ -135,6 +139,12 @@ func ParseDSN(dsn string) (*Connector, error) {
 		switch k {
 		case "token":
 			c.options.Token = v
+		case "ca":
+			ca = v
+		case "cert":
+			cert = v
+		case "key":
+			key = v
 		case "read":
 			if c.read, err = facet.ParseReadMode(v); err != nil {
 				return bad("%v", err)
@@ -149,6 +159,12 @@ func ParseDSN(dsn string) (*Connector, error) {
 			c.readOnly = on
 		default:
 			return bad("option %.40q is not known", k)
+		}
+	}
+	if ca != "" || cert != "" || key != "" {
+		scheme = "https://"
+		if c.options.TLS, err = client.LoadTLS(ca, cert, key); err != nil {
+			return nil, err
 		}
 	}
 	for h := range strings.SplitSeq(hosts, ",") {

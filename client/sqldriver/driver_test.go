@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -204,6 +205,9 @@ func TestParseDSN(t *testing.T) {
 		if _, err := sqldriver.ParseDSN(bad); !errors.Is(err, facet.ErrBadRequest) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+	if _, err := sqldriver.ParseDSN("facetd://h:1/acme/notes?ca=absent.pem"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a CA that is not there: %v", err)
 	}
 	for _, good := range []string{"facetd://h:1,g:2/acme/notes", "facetd://h:1/acme/notes/?token=a%3Db&tls=true&readonly=1", "facetd://h:1/acme/notes?read=quorum", "facetd://h:1/acme/notes?read=follower"} {
 		if _, err := sqldriver.ParseDSN(good); err != nil {

@@ -359,20 +359,12 @@ func (g *Gossip) Close() error {
 // Keys are the keys of the ring; the first one encrypts.
 func (g *Gossip) Keys() []Key { return g.ring.list() }
 
-// InstallKey makes k one of the keys that decrypt. A rotation installs the new
-// key on every node, then uses it on every node, then removes the old one.
-func (g *Gossip) InstallKey(k Key) error { return wrapKey("install", g.ring.install(k)) }
-
-// UseKey makes an installed key the one that encrypts.
-func (g *Gossip) UseKey(k Key) error { return wrapKey("use", g.ring.use(k)) }
-
-// RemoveKey takes k from the ring. The key that encrypts cannot be removed; one
-// that is not installed is no error.
-func (g *Gossip) RemoveKey(k Key) error { return wrapKey("remove", g.ring.remove(k)) }
-
-func wrapKey(verb string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s gossip key: %w", verb, err)
+// SetKeys makes keys the ring; the first one encrypts. A rotation is three of them, each
+// on every node before the next: the new key behind the old one, the new key before it,
+// the new key alone.
+func (g *Gossip) SetKeys(keys []Key) error {
+	if err := g.ring.set(keys); err != nil {
+		return fmt.Errorf("set gossip keys: %w", err)
 	}
 	return nil
 }

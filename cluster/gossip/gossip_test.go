@@ -368,13 +368,9 @@ func TestKeyRotation(t *testing.T) {
 				}
 			}
 		}
-		for _, step := range []func(*peer) error{
-			func(p *peer) error { return p.InstallKey(next) },
-			func(p *peer) error { return p.UseKey(next) },
-			func(p *peer) error { return p.RemoveKey(c.key) },
-		} {
+		for _, step := range [][]Key{{c.key, next}, {next, c.key}, {next}} {
 			for _, p := range peers {
-				if err := step(p); err != nil {
+				if err := p.SetKeys(step); err != nil {
 					t.Fatal(err)
 				}
 				steady()
@@ -387,11 +383,10 @@ func TestKeyRotation(t *testing.T) {
 			if s := p.Stats(); s.Undecrypted > 0 {
 				t.Errorf("%d messages nobody could read", s.Undecrypted)
 			}
-			if err := p.RemoveKey(next); !errors.Is(err, ErrKey) {
-				t.Errorf("removed the key that encrypts: %v", err)
-			}
-			if err := p.UseKey(c.key); !errors.Is(err, ErrKey) {
-				t.Errorf("used a key that is gone: %v", err)
+			for _, bad := range [][]Key{nil, {next, {}}, slices.Repeat([]Key{next}, maxKeys+1)} {
+				if err := p.SetKeys(bad); !errors.Is(err, ErrKey) {
+					t.Errorf("set %v: %v", bad, err)
+				}
 			}
 		}
 		// The old key opens nothing any more; the new one does.

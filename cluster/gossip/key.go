@@ -102,58 +102,51 @@ func (r *ring) list() []Key {
 	return slices.Clone(r.keys)
 }
 
-func (r *ring) install(k Key) error {
+// set makes keys the ring: what is new comes first, so that what the others send can be
+// read all the time, then the one that encrypts, and what is gone goes last. A ring
+// without encryption stays without.
+func (r *ring) set(keys []Key) error {
+	if r.lib == nil {
+		return fmt.Errorf("gossip was opened without keys: %w", ErrKey)
+	}
+	if len(keys) == 0 || len(keys) > maxKeys {
+		return fmt.Errorf("%d keys, want 1 to %d: %w", len(keys), maxKeys, ErrKey)
+	}
+	for _, k := range keys {
+		if err := k.check(); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.ready(k); err != nil {
+	for _, k := range keys {
+		if slices.Contains(r.keys, k) {
+			continue
+		}
+		if err := r.lib.AddKey([]byte(k.secret)); err != nil {
+			return err
+		}
+		r.keys = append(r.keys, k) // for a moment twice as many as keys may be
+	}
+	if err := r.lib.UseKey([]byte(keys[0].secret)); err != nil {
 		return err
 	}
-	if slices.Contains(r.keys, k) {
-		return nil
+	i := slices.Index(r.keys, keys[0])
+	r.keys = slices.Insert(slices.Delete(r.keys, i, i+1), 0, keys[0])
+	var errs []error
+	for _, k := range slices.Clone(r.keys) {
+		if !slices.Contains(keys, k) {
+			errs = append(errs, r.remove(k))
+		}
 	}
-	if len(r.keys) == maxKeys {
-		return fmt.Errorf("ring is full with %d keys, remove one: %w", maxKeys, ErrKey)
-	}
-	if err := r.lib.AddKey([]byte(k.secret)); err != nil {
-		return err
-	}
-	r.keys = append(r.keys, k)
-	return nil
-}
-
-func (r *ring) use(k Key) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.ready(k); err != nil {
-		return err
-	}
-	i := slices.Index(r.keys, k)
-	if i < 0 {
-		return fmt.Errorf("%s is not installed: %w", k, ErrKey)
-	}
-	if err := r.lib.UseKey([]byte(k.secret)); err != nil {
-		return err
-	}
-	r.keys = slices.Insert(slices.Delete(r.keys, i, i+1), 0, k)
-	return nil
+	return errors.Join(errs...)
 }
 
 // remove takes the keys from the end of the ring until k is gone, and puts the
 // others back. A datagram that arrives in between and needs one of those is
-// lost, as datagrams are.
+// lost, as datagrams are. r.mu is held, and k is in the ring and does not encrypt.
 func (r *ring) remove(k Key) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.ready(k); err != nil {
-		return err
-	}
 	i := slices.Index(r.keys, k)
-	if i < 0 {
-		return nil
-	}
-	if i == 0 {
-		return fmt.Errorf("%s encrypts, use another one first: %w", k, ErrKey)
-	}
 	var errs []error
 	for j := len(r.keys) - 1; j >= i; j-- {
 		errs = append(errs, r.lib.RemoveKey([]byte(r.keys[j].secret)))
@@ -163,11 +156,4 @@ func (r *ring) remove(k Key) error {
 		errs = append(errs, r.lib.AddKey([]byte(back.secret)))
 	}
 	return errors.Join(errs...)
-}
-
-func (r *ring) ready(k Key) error {
-	if r.lib == nil {
-		return fmt.Errorf("gossip was opened without keys: %w", ErrKey)
-	}
-	return k.check()
 }

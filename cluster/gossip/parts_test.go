@@ -110,54 +110,49 @@ func TestRosterBounds(t *testing.T) {
 	}
 }
 
-// TestRing: whatever is done to it, it holds what a plain list would, and the
-// library's ring the same.
+// TestRing compares the ring with what it was set to, and with the library's ring.
 func TestRing(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	keys := make([]Key, maxKeys+2)
-	for i := range keys {
-		keys[i] = NewKey()
+	pool := make([]Key, 2*maxKeys)
+	for i := range pool {
+		pool[i] = NewKey()
 	}
-	r, err := newRing(keys[:1])
+	r, err := newRing(pool[:1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	naive := slices.Clone(keys[:1])
-	for range 5000 {
-		k := keys[rnd.IntN(len(keys))]
-		i := slices.Index(naive, k)
-		switch op := rnd.IntN(3); op {
-		case 0:
-			err := r.install(k)
-			if (err == nil) != (i >= 0 || len(naive) < maxKeys) {
-				t.Fatalf("install with %d keys: %v", len(naive), err)
-			}
-			if err == nil && i < 0 {
-				naive = append(naive, k)
-			}
-		case 1:
-			if err := r.use(k); (err == nil) != (i >= 0) {
-				t.Fatalf("use: %v", err)
-			}
-			if i >= 0 {
-				naive = slices.Insert(slices.Delete(naive, i, i+1), 0, k)
-			}
-		case 2:
-			if err := r.remove(k); (err == nil) != (i != 0) {
-				t.Fatalf("remove: %v", err)
-			}
-			if i > 0 {
-				naive = slices.Delete(naive, i, i+1)
-			}
+	for range 3000 {
+		var want []Key
+		for range 1 + rnd.IntN(maxKeys) {
+			want = append(want, pool[rnd.IntN(len(pool))]) // some come twice
+		}
+		if err := r.set(want); err != nil {
+			t.Fatal(err)
 		}
 		var lib []Key
 		for _, b := range r.lib.GetKeys() {
 			lib = append(lib, Key{string(b)})
 		}
-		if !slices.Equal(r.list(), naive) || !slices.Equal(lib, naive) {
-			t.Fatalf("ring %v, library %v, want %v", r.list(), lib, naive)
+		have := r.list()
+		if !slices.Equal(have, lib) || have[0] != want[0] || !sameKeys(have, want) {
+			t.Fatalf("ring %v, library %v, want %v", have, lib, want)
 		}
 	}
+}
+
+// sameKeys compares without order and repetition; have repeats none.
+func sameKeys(have, want []Key) bool {
+	for i, k := range have {
+		if !slices.Contains(want, k) || slices.Contains(have[:i], k) {
+			return false
+		}
+	}
+	for _, k := range want {
+		if !slices.Contains(have, k) {
+			return false
+		}
+	}
+	return true
 }
 
 // TestRingUnderReaders is for the race detector: the library reads its ring
@@ -188,9 +183,9 @@ func TestRingUnderReaders(t *testing.T) {
 		})
 	}
 	for range 500 {
-		for _, f := range []error{r.remove(keys[1]), r.use(keys[2]), r.install(keys[1]), r.remove(keys[0]), r.install(keys[0]), r.use(keys[0])} {
-			if f != nil {
-				t.Fatal(f)
+		for _, next := range [][]Key{{keys[0], keys[2], keys[3]}, {keys[2], keys[0]}, keys[1:], {keys[3]}, keys} {
+			if err := r.set(next); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/bench"
+	"github.com/facetd/facetd/client"
+	"github.com/facetd/facetd/node"
 )
 
 // benchFlags are the flags that bench and bench sweep share, and the nodes they ask
@@ -25,6 +27,7 @@ type benchFlags struct {
 	nodes    int
 	replicas int
 	quiet    bool
+	ca       string
 }
 
 func (b *benchFlags) declare(fs *flag.FlagSet) {
@@ -45,6 +48,7 @@ func (b *benchFlags) declare(fs *flag.FlagSet) {
 	fs.DurationVar(&cfg.Settle, "settle", 5*time.Second, "in workload idle, wait until memory has not fallen for this `TIME`")
 	fs.BoolVar(&cfg.Keep, "keep", false, "do not delete the facets of the run from --target")
 	fs.StringVar(&cfg.Token, "token", "", "`TOKEN` to show --target")
+	fs.StringVar(&b.ca, "ca", "", "trust the CA in this PEM `FILE`, no other, where --target is https")
 	fs.Var(&b.target, "target", "measure the node or cluster at these `URLS`, with commas between, instead of a new one")
 	fs.StringVar(&b.data, "data", ".", "make the data directory under this `DIR`")
 	fs.StringVar(&b.pprof, "pprof", "", "have the node serve profiles on this loopback `ADDR`, node k of a cluster at port + k-1")
@@ -65,10 +69,16 @@ func (b *benchFlags) check(p *program) error {
 		}
 		b.cfg.Workloads = ws
 	}
+	if b.ca != "" {
+		var err error
+		if b.cfg.TLS, err = client.LoadTLS(b.ca, "", ""); err != nil {
+			return err
+		}
+	}
 	if !b.quiet {
 		b.cfg.Progress = p.stderr
 	}
-	if b.pprof != "" && len(b.target) == 0 && !loopback(b.pprof) {
+	if b.pprof != "" && len(b.target) == 0 && !node.IsLoopback(b.pprof) {
 		return usagef("--pprof listens on loopback only, not on %s", b.pprof)
 	}
 	b.cfg.Command = benchLine(p.args)

@@ -35,6 +35,7 @@ func commands() []*command {
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
 		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),
+		certCACommand(), certNodeCommand(), certClientCommand(), certInspectCommand(),
 		benchCommand(), benchSweepCommand(), benchReportCommand(), versionCommand(),
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,6 +23,8 @@ type server struct {
 	urls      list
 	token     string
 	tokenFile string
+	ca        string
+	cert, key string
 }
 
 func serverFlags(fs *flag.FlagSet) *server {
@@ -29,6 +32,9 @@ func serverFlags(fs *flag.FlagSet) *server {
 	fs.Var(&s.urls, "server", "`URL` of a node, or several with commas between (default http://127.0.0.1:7400)")
 	fs.StringVar(&s.token, "token", "", "`TOKEN` to show the node")
 	fs.StringVar(&s.tokenFile, "token-file", "", "show the node the token in `FILE`, which is read again when another is needed")
+	fs.StringVar(&s.ca, "ca", "", "trust the CA in this PEM `FILE`, no other, for https (default: those of the system)")
+	fs.StringVar(&s.cert, "client-cert", "", "show the certificate in this PEM `FILE` to nodes that want one")
+	fs.StringVar(&s.key, "client-key", "", "PEM `FILE` with its key (default: the file of the certificate)")
 	return s
 }
 
@@ -62,6 +68,10 @@ func (s *server) open(ctx context.Context) (*client.Client, error) {
 			return nil, err
 		}
 	}
+	var err error
+	if opt.TLS, err = s.tls(); err != nil {
+		return nil, err
+	}
 	ends := s.endpoints()
 	all := strings.Join(ends, ", ")
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("no answer in time"))
@@ -77,8 +87,10 @@ func (s *server) open(ctx context.Context) (*client.Client, error) {
 			nc.Close()
 			c, err := client.Open(ctx, ends, opt)
 			switch {
-			case errors.Is(err, facet.ErrUnauthorized):
-				return nil, err // it is there, and wants another token
+			case errors.Is(err, facet.ErrUnauthorized), errors.Is(err, facet.ErrBadRequest):
+				return nil, err // it is there, and wants another token, or another scheme
+			case errors.As(err, new(*tls.CertificateVerificationError)):
+				return nil, &hintedError{err, "--ca or FACETD_CA names the file with the CA of the nodes' certificates"}
 			case err != nil:
 				return nil, &connectError{all, err}
 			}
@@ -92,6 +104,14 @@ func (s *server) open(ctx context.Context) (*client.Client, error) {
 		first = context.Cause(ctx)
 	}
 	return nil, &connectError{all, first}
+}
+
+// tls is what is trusted and shown to nodes that speak https; nil for what is usual.
+func (s *server) tls() (*tls.Config, error) {
+	if s.ca == "" && s.cert == "" && s.key == "" {
+		return nil, nil
+	}
+	return client.LoadTLS(s.ca, s.cert, s.key)
 }
 
 func readToken(name string) (string, error) {

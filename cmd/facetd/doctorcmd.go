@@ -43,7 +43,7 @@ Nothing is changed. The exit code is 1 if something fails; warnings alone leave 
 					findings = disk.Judge()
 				}
 				if *data == "" || len(srv.urls) > 0 {
-					asker, err := srv.asker(ctx)
+					asker, err := srv.asker()
 					if err != nil {
 						return err
 					}
@@ -67,10 +67,15 @@ Nothing is changed. The exit code is 1 if something fails; warnings alone leave 
 }
 
 // asker is how doctor asks nodes.
-func (s *server) asker(ctx context.Context) (*doctor.Asker, error) {
-	a := &doctor.Asker{Client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, Token: s.token}
+func (s *server) asker() (*doctor.Asker, error) {
+	cfg, err := s.tls()
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = cfg
+	a := &doctor.Asker{Client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, Token: s.token}
 	if s.tokenFile != "" {
-		var err error
 		if a.Token, err = readToken(s.tokenFile); err != nil {
 			return nil, err
 		}

@@ -142,15 +142,6 @@ func TestDidYouMean(t *testing.T) {
 	}
 }
 
-func TestLoopback(t *testing.T) {
-	for addr, want := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "localhost:1": true, "127.9.9.9:0": true,
-		":7400": false, "0.0.0.0:1": false, "10.0.0.1:1": false, "127.0.0.1": false, "example.com:1": false} {
-		if got := loopback(addr); got != want {
-			t.Errorf("%s: %v", addr, got)
-		}
-	}
-}
-
 func TestEndpoints(t *testing.T) {
 	for in, want := range map[string]string{"": "http://127.0.0.1:7400", "http://a": "http://a:7400", "https://a:1": "https://a:1", "a": "a:7400", "a:1": "a:1"} {
 		s := server{}

@@ -66,7 +66,8 @@ func nodeCmd(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Defer(func() { n.end(syscall.SIGKILL) })
 		url := n.start(ts, args[1:])
 		ts.Setenv("FACETD_SERVER", url)
-		ts.Setenv("ADDR", strings.TrimPrefix(url, "http://"))
+		_, addr, _ := strings.Cut(url, "://")
+		ts.Setenv("ADDR", addr)
 	case "stop":
 		if err := n.end(syscall.SIGTERM); err != nil {
 			ts.Fatalf("node ended with %v", err)

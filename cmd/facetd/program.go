@@ -44,6 +44,15 @@ type connectError struct {
 func (e *connectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.server, e.err) }
 func (e *connectError) Unwrap() error { return e.err }
 
+// hintedError is an error with what to do about it, of a server that is there.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
 // toldError is an error that was shown already; only the exit code is left.
 type toldError struct{ err error }
 
@@ -64,6 +73,7 @@ func (p *program) report(cmd *command, err error) int {
 	var usage *usageError
 	var connect *connectError
 	var told *toldError
+	var hinted *hintedError
 	code := exitError
 	switch {
 	case errors.As(err, &usage):
@@ -87,7 +97,11 @@ func (p *program) report(cmd *command, err error) int {
 		return code
 	}
 	fmt.Fprintf(p.stderr, "facetd: %s\n", shell.Message(err))
-	if h := shell.Hint(err); h != "" {
+	h := shell.Hint(err)
+	if errors.As(err, &hinted) {
+		h = hinted.hint
+	}
+	if h != "" {
 		fmt.Fprintf(p.stderr, "hint: %s\n", h)
 	}
 	return code

@@ -87,7 +87,7 @@ func (n *nodeFlags) finish(p *program) error {
 			return usagef("--%s is negative: %v", f.name, f.d)
 		}
 	}
-	if n.pprof != "" && !loopback(n.pprof) {
+	if n.pprof != "" && !node.IsLoopback(n.pprof) {
 		return usagef("--pprof shows the inside of the process, so it listens on loopback only, not on %s", n.pprof)
 	}
 	return nil
@@ -108,13 +108,19 @@ Whoever comes to the API port shows a token, signed with a key whose public half
 the file --auth-keys names; "facetd token" makes keys and tokens. The file is read again
 when it changes, and on SIGHUP. --insecure lets everybody in instead.
 
+Ports that other machines reach are encrypted: the API port with --tls-cert, the peer
+port with --peer-cert and --peer-ca, gossip with --gossip-keys; "facetd cert" makes
+certificates. These files are read again when they change, and on SIGHUP.
+--allow-plaintext goes without, on a network that is private.
+
 Settings come from flags, then the environment (FACETD_DATA for --data), then the
 file --config names, then the defaults.`,
 		examples: []string{
 			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd",
 			"facetd serve --config /etc/facetd.conf",
 			"facetd serve --auth-keys auth-keys.json --node-id n1 --data /var/lib/facetd --listen 10.0.0.1:7400 \\",
-			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 \\",
+			"    --peer-listen 10.0.0.1:7401 --gossip-listen 10.0.0.1:7402 --tls-cert n1.pem --tls-ca ca.pem \\",
+			"    --peer-cert n1.pem --peer-ca ca.pem --gossip-keys gossip.keys \\",
 			"    --join 10.0.0.1:7402,10.0.0.2:7402,10.0.0.3:7402 --bootstrap-expect 3",
 		},
 		setup: func(fs *flag.FlagSet) action {
@@ -129,9 +135,14 @@ file --config names, then the defaults.`,
 			fs.Var(&join, "join", "find the cluster by the gossip addresses `ADDR,…` of some of its nodes; this one may be among them")
 			fs.IntVar(&n.cfg.BootstrapExpect, "bootstrap-expect", 0, "begin a cluster when `N` nodes that say the same have met (default 1; with --join: never)")
 			fs.IntVar(&n.cfg.Replicas, "replicas", 0, "keep `N` copies of a new facet (default 3, where there are as many nodes)")
+			fs.StringVar(&n.cfg.TLS.Cert, "tls-cert", "", "PEM `FILE` with the certificate of the API port, which names where clients reach it")
+			fs.StringVar(&n.cfg.TLS.Key, "tls-key", "", "PEM `FILE` with the key of --tls-cert (default: the file of the certificate)")
+			fs.StringVar(&n.cfg.TLS.CA, "tls-ca", "", "PEM `FILE` with the CA of other nodes' --tls-cert (default: those of the system)")
+			fs.StringVar(&n.cfg.TLSClientCA, "tls-client-ca", "", "want certificates of clients and nodes at the API port, good by the CA in this PEM `FILE`")
 			fs.StringVar(&n.cfg.PeerTLS.Cert, "peer-cert", "", "PEM `FILE` with this node's certificate for other nodes, which names --node-id")
-			fs.StringVar(&n.cfg.PeerTLS.Key, "peer-key", "", "PEM `FILE` with the key of --peer-cert")
+			fs.StringVar(&n.cfg.PeerTLS.Key, "peer-key", "", "PEM `FILE` with the key of --peer-cert (default: the file of the certificate)")
 			fs.StringVar(&n.cfg.PeerTLS.CA, "peer-ca", "", "PEM `FILE` with the CA of all nodes' certificates")
+			fs.BoolVar(&n.cfg.AllowPlaintext, "allow-plaintext", false, "let other machines reach ports that are not encrypted: for a private network")
 			fs.StringVar(&n.cfg.GossipKeys, "gossip-keys", "", "`FILE` with keys of gossip in base64, one a line; the first encrypts")
 			fs.StringVar(&n.cfg.ClusterName, "cluster-name", "", "`NAME` that keeps clusters on one network apart (default facetd)")
 			fs.StringVar(&n.cfg.PeerAdvertise, "peer-advertise", "", "`ADDR` other nodes are told (default: that of --peer-listen)")
@@ -164,6 +175,9 @@ file --config names, then the defaults.`,
 						return err
 					}
 				}
+				if err := n.cfg.Plaintext(); err != nil {
+					return usagef("%v", err)
+				}
 				if err := n.finish(p); err != nil {
 					return err
 				}
@@ -171,7 +185,7 @@ file --config names, then the defaults.`,
 					return n.serve(ctx, p, serveReady)
 				}
 				warning := "INSECURE: there are no tokens; everybody who reaches the port can read, change and delete every facet"
-				if !loopback(n.cfg.Listen) {
+				if !node.IsLoopback(n.cfg.Listen) {
 					warning += ", and the port is not on loopback"
 				}
 				if _, told := p.env(underDev); told {
@@ -187,7 +201,7 @@ file --config names, then the defaults.`,
 
 // serveReady is the line that scripts wait for.
 func serveReady(w io.Writer, nd *node.Node) {
-	fmt.Fprintf(w, "ready: node %s at http://%s/\n", nd.ID(), nd.Addr())
+	fmt.Fprintf(w, "ready: node %s at %s/\n", nd.ID(), nd.URL())
 }
 
 // clusterPorts fills in the addresses for other nodes where none are given.
@@ -231,7 +245,7 @@ killed, the others go on; all of them end with this command.`,
 				switch {
 				case *nodes < 1 || *nodes > maxDevNodes:
 					return usagef("--nodes is %d; write 1 to %d", *nodes, maxDevNodes)
-				case !loopback(n.cfg.Listen):
+				case !node.IsLoopback(n.cfg.Listen):
 					return usagef("dev lets everybody in, so it listens on loopback only, not on %q; use \"facetd serve --insecure\" to open a port to others", n.cfg.Listen)
 				}
 				if err := n.finish(p); err != nil {
@@ -373,7 +387,7 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 		}
 		defer closeProfiles()
 	}
-	if n.cfg.AuthKeys != "" {
+	if n.reloads() {
 		stop := reloadOnHangup(nd)
 		defer stop()
 	}
@@ -403,7 +417,14 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 	}
 }
 
-// reloadOnHangup has a node read its keys again on SIGHUP.
+// reloads reports whether the node has files that may change while it runs. One without
+// is ended by SIGHUP, as any program of a terminal.
+func (n *nodeFlags) reloads() bool {
+	c := &n.cfg
+	return c.AuthKeys != "" || c.GossipKeys != "" || c.TLSClientCA != "" || !c.TLS.IsZero() || !c.PeerTLS.IsZero()
+}
+
+// reloadOnHangup has a node read its keys and certificates again on SIGHUP.
 func reloadOnHangup(nd *node.Node) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -413,7 +434,7 @@ func reloadOnHangup(nd *node.Node) (stop func()) {
 		for {
 			select {
 			case <-hangups:
-				nd.ReloadKeys()
+				nd.Reload()
 			case <-done:
 				return
 			}
@@ -451,17 +472,4 @@ func profiles(addr string, log *slog.Logger) (func(), error) {
 		srv.Close()
 		<-done
 	}, nil
-}
-
-// loopback reports whether an address can be reached from this machine only.
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

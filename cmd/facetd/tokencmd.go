@@ -134,13 +134,7 @@ func writePrivateKey(name string, key ed25519.PrivateKey) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the private key: %w", err)
-	}
-	err = pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
+	if err := writeNew(name, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
 		return fmt.Errorf("write the private key: %w", err)
 	}
 	return nil
@@ -166,17 +160,22 @@ func readPrivateKey(name string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// replaceFile exchanges the content of a file at once, for nodes read it meanwhile.
+// replaceFile exchanges the content of a file at once, for nodes read it meanwhile. Its
+// mode stays.
 func replaceFile(name string, content []byte) error {
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(name); err == nil {
+		mode = info.Mode().Perm()
+	}
+	return replaceWith(name, content, mode)
+}
+
+func replaceWith(name string, content []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails when it was renamed
-	mode := os.FileMode(0o644)
-	if info, err := os.Stat(name); err == nil {
-		mode = info.Mode().Perm()
-	}
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {

@@ -38,6 +38,7 @@ type cluster struct {
 	t       testing.TB
 	members []*member // in the order they were added; those removed stay
 	wires   *wires    // nil: all nodes are on loopback
+	shield  *shield   // nil: everything is plain, and nobody shows a token
 	subnet  string    // the addresses of the nodes without the last number
 	begun   time.Time
 }
@@ -56,6 +57,7 @@ type member struct {
 	stopped bool     // by SIGSTOP
 	lives   int
 	removed bool
+	taken   int // changes of its files that it has told of, as the test has seen
 	log     *os.File
 }
 
@@ -69,6 +71,14 @@ func newCluster(t testing.TB, n int, onWires bool, args ...string) *cluster {
 // newClusterOf is newCluster with flags of its own for each node, counted from 1.
 func newClusterOf(t testing.TB, n int, onWires bool, args func(k int) []string) *cluster {
 	t.Helper()
+	c := prepare(t, n, onWires, args)
+	c.start()
+	return c
+}
+
+// prepare is newClusterOf without a node being started.
+func prepare(t testing.TB, n int, onWires bool, args func(k int) []string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, begun: time.Now()}
 	if onWires {
 		c.wires = newWires(t)
@@ -81,13 +91,18 @@ func newClusterOf(t testing.TB, n int, onWires bool, args func(k int) []string) 
 		c.add(logs, i < n, args(i+1)...)
 	}
 	t.Cleanup(func() { c.close(logs) })
+	return c
+}
+
+// start starts all nodes and waits until they are ready.
+func (c *cluster) start() {
+	c.t.Helper()
 	for _, m := range c.members {
 		m.launch()
 	}
 	for _, m := range c.members {
 		m.ready()
 	}
-	return c
 }
 
 // loopbackNet finds loopback addresses of which nobody uses the ports. They are not
@@ -139,11 +154,19 @@ func (c *cluster) join(args ...string) *member {
 
 func (m *member) api() string { return net.JoinHostPort(m.host, apiPort) }
 
-// endpoints are the API addresses of all that were not removed.
+// url is where clients reach the node.
+func (m *member) url() string {
+	if m.c.shield != nil {
+		return "https://" + m.api()
+	}
+	return "http://" + m.api()
+}
+
+// endpoints are the URLs of all that were not removed.
 func (c *cluster) endpoints() (list []string) {
 	for _, m := range c.members {
 		if !m.removed {
-			list = append(list, m.api())
+			list = append(list, m.url())
 		}
 	}
 	return list
@@ -159,14 +182,20 @@ func (m *member) command() *exec.Cmd {
 			seeds = append(seeds, net.JoinHostPort(o.host, gossipPort))
 		}
 	}
-	args := []string{"serve", "--insecure", "--node-id", m.name, "--data", m.dir, "--stop-on-eof",
+	args := []string{"serve", "--node-id", m.name, "--data", m.dir, "--stop-on-eof",
 		"--listen", m.api(), "--peer-listen", net.JoinHostPort(m.host, peerPort), "--gossip-listen", net.JoinHostPort(m.host, gossipPort),
 		"--join", strings.Join(seeds, ",")}
+	if m.c.shield == nil {
+		args = append(args, "--insecure")
+	} else {
+		args = append(args, m.c.shield.args(m)...)
+	}
 	if m.founder {
 		args = append(args, "--bootstrap-expect", fmt.Sprint(founders))
 	}
 	args = append(args, m.args...)
 	if m.c.wires != nil {
+		args = append(args, "--allow-plaintext") // a network that only the test has
 		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), m.binary}, args...)...)
 	}
 	return exec.Command(m.binary, args...)
@@ -209,12 +238,16 @@ func (m *member) launch() {
 // ready waits until the node says that it would serve requests.
 func (m *member) ready() {
 	m.c.t.Helper()
-	hc := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	tr := &http.Transport{DisableKeepAlives: true}
+	if m.c.shield != nil {
+		tr.TLSClientConfig = m.c.shield.tls
+	}
+	hc := &http.Client{Timeout: 5 * time.Second, Transport: tr}
 	m.c.until(m.name+" is ready", func() error {
 		if err := m.ended(); err != nil {
 			m.c.t.Fatalf("%s ended: %v\n%s", m.name, err, m.tail())
 		}
-		res, err := hc.Get("http://" + m.api() + "/readyz")
+		res, err := hc.Get(m.url() + "/readyz")
 		if err != nil {
 			return err
 		}

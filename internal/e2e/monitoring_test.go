@@ -30,6 +30,7 @@ import (
 // conditional are the metrics that only nodes with certain settings have.
 var conditional = map[string]bool{
 	"facetd_token_keys": true, "facetd_token_revocations": true, "facetd_token_keys_unusable_total": true,
+	"facetd_certificate_expires_timestamp_seconds": true, "facetd_credentials_unusable_total": true,
 }
 
 // TestMonitoring holds the documents of operators against three nodes under load: the

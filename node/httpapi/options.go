@@ -43,8 +43,9 @@ type Options struct {
 	Native     http.Handler
 
 	// ForwardTLS and ForwardDial reach the API ports of other nodes, to which
-	// requests of libSQL clients are carried. Default: the system's roots, and TCP.
-	ForwardTLS  *tls.Config
+	// requests of libSQL clients are carried; ForwardTLS is asked for each connection,
+	// which gets what it gives. Default: the system's roots, and TCP.
+	ForwardTLS  func() *tls.Config
 	ForwardDial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// BaseURL is the URL that Hrana clients must come back to while they hold a

@@ -97,6 +97,7 @@ func (t *Transport) serve(raw net.Conn) {
 
 // greet reads the greeting of a connection and answers it.
 func (t *Transport) greet(nc net.Conn) (net.Conn, greeting, error) {
+	raw := nc
 	var state *tls.ConnectionState
 	if t.cfg.ServerTLS != nil {
 		tc := tls.Server(nc, t.cfg.ServerTLS)
@@ -118,7 +119,7 @@ func (t *Transport) greet(nc net.Conn) (net.Conn, greeting, error) {
 	a := t.hello(g.kind)
 	var reason error
 	var extra []byte
-	a.verdict, reason = t.judge(&g, state)
+	a.verdict, reason = t.judge(&g, raw, state)
 	switch {
 	case a.verdict != welcome:
 	case g.kind != kindAsk:
@@ -162,11 +163,9 @@ func (t *Transport) hello(k kind) greeting {
 }
 
 // judge decides whether a connection is welcome.
-func (t *Transport) judge(g *greeting, state *tls.ConnectionState) (verdict, error) {
-	if state != nil && t.cfg.Identify != nil {
-		if err := t.cfg.Identify(*state, g.node); err != nil {
-			return badIdentity, fmt.Errorf("%w: %w", ErrIdentity, err)
-		}
+func (t *Transport) judge(g *greeting, raw net.Conn, state *tls.ConnectionState) (verdict, error) {
+	if err := t.identify(raw, state, g.node); err != nil {
+		return badIdentity, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
 	mine := t.cfg.Cluster()
 	switch {

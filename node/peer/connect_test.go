@@ -16,6 +16,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -470,7 +471,7 @@ func TestTLS(t *testing.T) {
 	where, heard := newAddresses(), newEars()
 	n1 := start(t, "n1", where, func(cfg *Config) { ca.on("n1")(cfg); cfg.Acks = heard })
 	start(t, "n2", where, ca.on("n2"))
-	start(t, "n3", where, ca.on("n7")) // claims to be n3
+	n3 := start(t, "n3", where, ca.on("n7")) // claims to be n3
 	n4 := start(t, "n4", where, stranger.on("n4"))
 	n5 := start(t, "n5", where, nil) // no TLS at all
 
@@ -493,8 +494,25 @@ func TestTLS(t *testing.T) {
 	}{
 		{"a stranger dials", n4, "n1"}, {"a stranger answers", n1, "n4"}, {"plain to TLS", n5, "n1"}, {"TLS to plain", n1, "n5"},
 	} {
-		if _, err := c.from.Peer(c.to).Ping(t.Context()); !errors.Is(err, ErrDown) {
+		_, err := c.from.Peer(c.to).Ping(t.Context())
+		if !errors.Is(err, ErrDown) {
 			t.Errorf("%s: %v", c.name, err)
+		}
+		if c.from == n5 && !strings.Contains(err.Error(), "does the other node want TLS?") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	// What a connection is for makes no difference.
+	n1.Raft()
+	for name, dial := range map[string]func() error{
+		"Raft to it":       func() error { _, err := n1.Raft().Dial(NodeAddress("n3", n3.Addr().String()), time.Minute); return err },
+		"Raft to anybody":  func() error { _, err := n1.Raft().Dial(n3.Addr().String(), time.Minute); return err },
+		"Raft from it":     func() error { _, err := n3.Raft().Dial(NodeAddress("n1", n1.Addr().String()), time.Minute); return err },
+		"a question to it": func() error { _, err := n1.Exchange(t.Context(), n3.Addr().String(), []byte("?")); return err },
+		"who it is":        func() error { _, err := n3.Who(t.Context(), n1.Addr().String()); return err },
+	} {
+		if err := dial(); !errors.Is(err, ErrIdentity) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if s := p.Status(); s.Lost != 0 {
@@ -504,5 +522,73 @@ func TestTLS(t *testing.T) {
 	cfg.ServerTLS, cfg.ClientTLS = &tls.Config{}, &tls.Config{}
 	if _, err := Listen(cfg); err == nil {
 		t.Error("TLS that lets anyone in was accepted")
+	}
+}
+
+// TestRecheck ends the connections of a node whose certificate is not good any more, and
+// no others.
+func TestRecheck(t *testing.T) {
+	ca := newAuthority(t)
+	where := newAddresses()
+	var banned atomic.Pointer[cluster.NodeID]
+	n1 := start(t, "n1", where, func(cfg *Config) {
+		ca.on("n1")(cfg)
+		name := cfg.Identify
+		cfg.Identify = func(s tls.ConnectionState, node cluster.NodeID) error {
+			if b := banned.Load(); b != nil && *b == node {
+				return errors.New("it was good once")
+			}
+			return name(s, node)
+		}
+	})
+	n2, n3 := start(t, "n2", where, ca.on("n2")), start(t, "n3", where, ca.on("n3"))
+	connect(t, n1.Peer("n2"))
+	connect(t, n1.Peer("n3"))
+	connect(t, n2.Peer("n1"))
+	connect(t, n3.Peer("n1"))
+	n1.Raft()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		nc, err := n1.Raft().Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- nc
+	}()
+	raft, err := n2.Raft().Dial(n1.Addr().String(), time.Minute)
+	check(t, err)
+	defer raft.Close()
+	lent := <-accepted
+	known := func() int {
+		n1.identified.mu.Lock()
+		defer n1.identified.mu.Unlock()
+		return len(n1.identified.of)
+	}
+	if n := known(); n != 5 {
+		t.Errorf("%d connections are known, want 5", n)
+	}
+	n1.Recheck()
+	if _, err := n1.Peer("n2").Ping(t.Context()); err != nil || known() != 5 {
+		t.Errorf("all are good: %v, %d", err, known())
+	}
+	banned.Store(new(cluster.NodeID("n2")))
+	n1.Recheck()
+	if _, err := raft.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection of Raft goes on")
+	}
+	for _, p := range []*Peer{n1.Peer("n2"), n2.Peer("n1")} {
+		if _, err := p.Ping(t.Context()); err == nil {
+			t.Error("they are connected again")
+		}
+	}
+	for _, p := range []*Peer{n1.Peer("n3"), n3.Peer("n1")} {
+		if _, err := p.Ping(t.Context()); err != nil || p.Status().Lost != 0 {
+			t.Errorf("n3: %v, %+v", err, p.Status())
+		}
+	}
+	lent.Close()
+	check(t, n1.Close())
+	if n := known(); n != 0 {
+		t.Errorf("%d connections are known to a transport that is closed", n)
 	}
 }

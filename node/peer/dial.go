@@ -61,6 +61,7 @@ func (t *Transport) open(ctx context.Context, k kind, node cluster.NodeID, addre
 
 // meet does the dialling side of the greeting.
 func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.NodeID, address string, question []byte) (net.Conn, greeting, []byte, error) {
+	raw := nc
 	var state *tls.ConnectionState
 	if t.cfg.ClientTLS != nil {
 		cfg := t.cfg.ClientTLS
@@ -81,6 +82,9 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 		return nil, greeting{}, nil, fmt.Errorf("greet: %w", err)
 	}
 	g, err := readGreeting(nc)
+	if err != nil && state == nil {
+		err = hungUp(err)
+	}
 	if err != nil {
 		return nil, greeting{}, nil, err
 	}
@@ -90,6 +94,10 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 	}
 	refused := func(reason error, format string, args ...any) (net.Conn, greeting, []byte, error) {
 		return nil, greeting{}, nil, &RefusedError{Reason: reason, Address: address, Detail: fmt.Sprintf(format, args...)}
+	}
+	// Before anything is believed of what it says.
+	if err := t.identify(raw, state, g.node); err != nil {
+		return refused(ErrIdentity, "%v: %v", g.node, err)
 	}
 	if g.verdict == noAnswer {
 		return refused(ErrNoAnswer, "%v says %q", g.node, extra)
@@ -112,11 +120,6 @@ func (t *Transport) meet(ctx context.Context, nc net.Conn, k kind, node cluster.
 		return refused(ErrVersion, "%v chose version %d; this node speaks %d to %d", g.node, g.version, mine.versionMin, mine.versionMax)
 	case g.kind != k:
 		return refused(ErrGreeting, "%v answers with a connection of kind %v, not %v", g.node, g.kind, k)
-	}
-	if state != nil && t.cfg.Identify != nil {
-		if err := t.cfg.Identify(*state, g.node); err != nil {
-			return refused(ErrIdentity, "%v: %v", g.node, err)
-		}
 	}
 	return nc, g, extra, nil
 }

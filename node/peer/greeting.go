@@ -149,7 +149,7 @@ func readGreeting(r io.Reader) (greeting, error) {
 		return greeting{}, fmt.Errorf("read greeting: %w", err)
 	}
 	if string(buf[:len(magic)]) != magic {
-		return greeting{}, fmt.Errorf("read greeting: %w: it begins with %q", ErrGreeting, buf[:len(magic)])
+		return greeting{}, withoutTLS(fmt.Errorf("read greeting: %w: it begins with %q", ErrGreeting, buf[:len(magic)]), buf[:])
 	}
 	if _, err := io.ReadFull(r, buf[len(magic):]); err != nil {
 		return greeting{}, fmt.Errorf("read greeting: %w", err)

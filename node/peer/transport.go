@@ -42,8 +42,8 @@ type Config struct {
 	// neither. ServerTLS must ask for and verify a certificate. Without them the
 	// port is for a private network.
 	ServerTLS, ClientTLS *tls.Config
-	// Identify says whether the certificate of the other end may be node's. Nil
-	// takes any that was verified.
+	// Identify says whether the certificate of the other end may be node's, at first
+	// and when Recheck is called. Nil takes any that was verified.
 	Identify func(state tls.ConnectionState, node cluster.NodeID) error
 
 	// Handler, Inspector, Placement, Orders, Comparer and Snapshots serve other nodes;
@@ -128,6 +128,8 @@ type Transport struct {
 	refused  atomic.Int64 // unix nanoseconds of the last line about a refusal
 
 	sent, received atomic.Int64 // bytes, over all connections
+
+	identified identified
 
 	mu     sync.Mutex
 	peers  map[cluster.NodeID]*Peer

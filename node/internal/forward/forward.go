@@ -37,8 +37,9 @@ const HeaderHops = "Facet-Hops"
 
 // Options of a Forwarder. The zero value is usable.
 type Options struct {
-	// TLS is for owners reached by https; nil uses the system's roots.
-	TLS *tls.Config
+	// TLS is for owners reached by https. It is asked for each connection, which gets
+	// what it gives. Default: the system's roots.
+	TLS func() *tls.Config
 	// Dial makes connections. Default: TCP, with keepalive.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log gets what goes wrong after an answer has begun. Default: slog.Default().
@@ -63,21 +64,31 @@ func New(opts Options) *Forwarder {
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: pingAfter}).DialContext
 	}
+	secret := opts.TLS
+	if secret == nil {
+		secret = func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
+	}
+	connect := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		return dial(ctx, network, addr)
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	f := &Forwarder{transport: &http.Transport{
-		Protocols: protocols,
-		HTTP2:     &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-			defer cancel()
-			return dial(ctx, network, addr)
+		Protocols:   protocols,
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		DialContext: connect,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := connect(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return handshake(ctx, nc, addr, secret())
 		},
-		TLSClientConfig:     opts.TLS,
-		TLSHandshakeTimeout: dialTimeout,
-		IdleConnTimeout:     idleTimeout,
-		DisableCompression:  true,
+		IdleConnTimeout:    idleTimeout,
+		DisableCompression: true,
 	}}
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
@@ -91,6 +102,22 @@ func New(opts Options) *Forwarder {
 		},
 	}
 	return f
+}
+
+// handshake has nc speak TLS to the node at addr.
+func handshake(ctx context.Context, nc net.Conn, addr string, cfg *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	cfg.NextProtos = []string{"h2"}
+	if cfg.ServerName == "" {
+		cfg.ServerName, _, _ = net.SplitHostPort(addr) // made by net/http
+	}
+	tc := tls.Client(nc, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return tc, nil
 }
 
 // Close ends idle connections; those in use end with their requests.

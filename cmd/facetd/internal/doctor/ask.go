@@ -46,7 +46,7 @@ type Node struct {
 	// Denied is why it does not tell about the cluster: the token.
 	Denied  string
 	Failing []string           // checks of /readyz that fail
-	Metrics map[string]float64 // of those without labels, or summed
+	Metrics map[string]float64 // by name; with one label also by name{value}
 	Ahead   time.Duration      // of its clock against this machine's
 	Within  time.Duration      // what Ahead is right to
 	Open    bool               // it tells everything without a token
@@ -62,7 +62,11 @@ type Facts struct {
 func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 	var f Facts
 	ids := map[string]string{} // by URL
-	for next := slices.Clone(urls); len(next) > 0 && len(f.Nodes) < maxNodes; {
+	var next []string
+	for _, u := range urls {
+		next = append(next, withScheme(u))
+	}
+	for len(next) > 0 && len(f.Nodes) < maxNodes {
 		batch := make([]Node, min(len(next), maxNodes-len(f.Nodes)))
 		var wg sync.WaitGroup
 		for i := range batch {
@@ -75,9 +79,8 @@ func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 			if n.Cluster == nil {
 				continue
 			}
-			scheme, _, _ := strings.Cut(n.URL, "://")
 			for _, known := range n.Cluster.Nodes {
-				addr := scheme + "://" + known.API
+				addr := withScheme(known.API)
 				ids[addr] = known.ID
 				asked := slices.ContainsFunc(f.Nodes, func(o Node) bool { return o.URL == addr || o.Cluster != nil && o.Cluster.Self == known.ID })
 				if !asked && !slices.Contains(next, addr) {
@@ -103,6 +106,14 @@ func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 		}
 	}
 	return f
+}
+
+// withScheme is the URL of an address: one that says nothing speaks plain HTTP.
+func withScheme(addr string) string {
+	if strings.Contains(addr, "://") {
+		return strings.TrimSuffix(addr, "/")
+	}
+	return "http://" + addr
 }
 
 // node asks one node.
@@ -157,7 +168,11 @@ func (a *Asker) node(ctx context.Context, addr string) Node {
 	n.Metrics = map[string]float64{}
 	for name, f := range families {
 		for _, m := range f.Metric {
-			n.Metrics[name] += m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue()
+			v := m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetUntyped().GetValue()
+			n.Metrics[name] += v
+			if len(m.Label) == 1 {
+				n.Metrics[name+"{"+m.Label[0].GetValue()+"}"] = v
+			}
 		}
 	}
 	return n

@@ -28,6 +28,8 @@ const (
 	// one after the other while the table goes on.
 	lagWarn = 5000
 
+	certificateWarn = 7 * 24 * time.Hour
+
 	filesWarn = 0.8 // of the open files a process may have
 )
 
@@ -127,6 +129,22 @@ func (n *Node) figures(r *report) {
 	}
 	if k := m["facetd_token_keys_unusable_total"]; k > 0 {
 		r.warn(me, "keys", "its log says what is wrong with the file; the keys from before are in force", "its file of token keys could not be used %.0f times", k)
+	}
+	for _, of := range []string{"api", "peer"} {
+		ends, ok := m["facetd_certificate_expires_timestamp_seconds{"+of+"}"]
+		if !ok {
+			continue
+		}
+		left := time.Until(time.Unix(int64(ends), 0))
+		switch do := "put another in its place, it is read within seconds (facetd cert node --replace)"; {
+		case left <= 0:
+			r.fail(me, "certificate", do, "that of its %s port has ended %v ago", of, -left.Round(time.Minute))
+		case left < certificateWarn:
+			r.warn(me, "certificate", do, "that of its %s port ends in %v", of, left.Round(time.Minute))
+		}
+	}
+	if k := m["facetd_credentials_unusable_total"]; k > 0 {
+		r.warn(me, "certificate", "its log says what is wrong; the content from before is in force", "files of certificates and keys could not be used %.0f times", k)
 	}
 	if most := m["process_max_fds"]; most > 0 && m["process_open_fds"] > filesWarn*most {
 		r.warn(me, "files", "raise the limit (LimitNOFILE= of systemd, ulimit -n)", "%.0f of %.0f possible files are open", m["process_open_fds"], most)
