@@ -36,6 +36,7 @@ func commands() []*command {
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),
 		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),
 		benchCommand(), benchSweepCommand(), benchReportCommand(), versionCommand(),
+		completionCommand(), completeCommand(), manCommand(),
 	}
 }
 
@@ -212,14 +213,7 @@ func (c *command) help(w io.Writer) {
 	c.setup(fs)
 	var lines [][2]string
 	fs.VisitAll(func(f *flag.Flag) {
-		value, usage := flag.UnquoteUsage(f)
-		left := "--" + f.Name
-		if value != "" {
-			left += " " + value
-		}
-		if d := f.DefValue; d != "" && d != "0" && d != "false" && d != "0s" {
-			usage += " (default " + d + ")"
-		}
+		left, usage := describe(f)
 		lines = append(lines, [2]string{left, usage})
 	})
 	if len(lines) > 0 {
@@ -239,6 +233,19 @@ func (c *command) help(w io.Writer) {
 		}
 	}
 	io.WriteString(w, b.String())
+}
+
+// describe is a flag with its value's name, and what it does.
+func describe(f *flag.Flag) (left, usage string) {
+	value, usage := flag.UnquoteUsage(f)
+	left = "--" + f.Name
+	if value != "" {
+		left += " " + value
+	}
+	if d := f.DefValue; d != "" && d != "0" && d != "false" && d != "0s" {
+		usage += " (default " + d + ")"
+	}
+	return left, usage
 }
 
 func flagNames(fs *flag.FlagSet) (names []string) {
