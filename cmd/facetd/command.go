@@ -37,6 +37,7 @@ func commands() []*command {
 		tokenKeygenCommand(), tokenCreateCommand(), tokenInspectCommand(),
 		certCACommand(), certNodeCommand(), certClientCommand(), certInspectCommand(),
 		benchCommand(), benchSweepCommand(), benchReportCommand(), versionCommand(),
+		completionCommand(), completeCommand(), manCommand(),
 	}
 }
 
@@ -213,14 +214,7 @@ func (c *command) help(w io.Writer) {
 	c.setup(fs)
 	var lines [][2]string
 	fs.VisitAll(func(f *flag.Flag) {
-		value, usage := flag.UnquoteUsage(f)
-		left := "--" + f.Name
-		if value != "" {
-			left += " " + value
-		}
-		if d := f.DefValue; d != "" && d != "0" && d != "false" && d != "0s" {
-			usage += " (default " + d + ")"
-		}
+		left, usage := describe(f)
 		lines = append(lines, [2]string{left, usage})
 	})
 	if len(lines) > 0 {
@@ -240,6 +234,19 @@ func (c *command) help(w io.Writer) {
 		}
 	}
 	io.WriteString(w, b.String())
+}
+
+// describe is a flag with its value's name, and what it does.
+func describe(f *flag.Flag) (left, usage string) {
+	value, usage := flag.UnquoteUsage(f)
+	left = "--" + f.Name
+	if value != "" {
+		left += " " + value
+	}
+	if d := f.DefValue; d != "" && d != "0" && d != "false" && d != "0s" {
+		usage += " (default " + d + ")"
+	}
+	return left, usage
 }
 
 func flagNames(fs *flag.FlagSet) (names []string) {

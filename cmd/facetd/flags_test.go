@@ -180,3 +180,47 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestComplete(t *testing.T) {
+	for _, c := range []struct {
+		words []string
+		want  []string
+	}{
+		{[]string{"no"}, []string{"node"}},
+		{[]string{"node", "d"}, []string{"decommission", "drain"}},
+		{[]string{"node", "drain", "--se"}, []string{"--server"}},
+		{[]string{"help", "facet", "ex"}, []string{"export"}},
+		{[]string{"help", "vers"}, []string{"version"}},
+		{[]string{"facet", "export", "acme/notes", ""}, nil},
+		{[]string{"bench", "sw"}, []string{"sweep"}},
+		{[]string{"version", "--"}, []string{"--help", "--json"}},
+		{[]string{"nothing", "like"}, nil},
+	} {
+		if got := complete(commands(), c.words); !slices.Equal(got, c.want) {
+			t.Errorf("%q may become %q, want %q", c.words, got, c.want)
+		}
+	}
+	if got := complete(commands(), nil); !slices.Contains(got, "serve") || !slices.Contains(got, "help") || slices.Contains(got, "node drain") {
+		t.Errorf("the commands are %q", got)
+	}
+}
+
+// TestManPage: every command and flag is in it, and no line of a text is taken for a
+// request of roff.
+func TestManPage(t *testing.T) {
+	page := manPage(commands())
+	for _, c := range commands() {
+		if !strings.Contains(page, ".SS facetd "+roff(c.usage())+"\n") {
+			t.Errorf("%s is missing", c.name)
+		}
+	}
+	known := []string{".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".nf", ".fi", ".RS", ".RE"}
+	for line := range strings.Lines(page) {
+		if request, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(line, ".") && !slices.Contains(known, request) || strings.HasPrefix(line, "'") {
+			t.Errorf("line %q", line)
+		}
+	}
+	if got := roff(".x\n'y \\ a-b"); got != "\\&.x\n\\&'y \\e a\\-b" {
+		t.Errorf("%q", got)
+	}
+}

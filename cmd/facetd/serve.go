@@ -20,6 +20,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/node"
 )
@@ -392,6 +394,7 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 		defer stop()
 	}
 	ready(p.stdout, nd)
+	notify(n.cfg.Logger, daemon.SdNotifyReady)
 	eof := n.stdinEnds(p)
 	select {
 	case err := <-nd.Failed():
@@ -402,6 +405,7 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 	case <-eof:
 	case <-ctx.Done():
 	}
+	notify(n.cfg.Logger, daemon.SdNotifyStopping)
 	closed := make(chan error, 1)
 	go func() { closed <- closeNode() }()
 	select {
@@ -422,6 +426,13 @@ func (n *nodeFlags) serve(ctx context.Context, p *program, ready func(io.Writer,
 func (n *nodeFlags) reloads() bool {
 	c := &n.cfg
 	return c.AuthKeys != "" || c.GossipKeys != "" || c.TLSClientCA != "" || !c.TLS.IsZero() || !c.PeerTLS.IsZero()
+}
+
+// notify tells a supervisor that asks for it (systemd, Type=notify) how far the node is.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("the supervisor of the process cannot be told", "state", state, "error", err)
+	}
 }
 
 // reloadOnHangup has a node read its keys and certificates again on SIGHUP.
