@@ -121,6 +121,9 @@ func (a *Asker) node(ctx context.Context, addr string) Node {
 	n := Node{URL: addr}
 	began := time.Now()
 	raw, head, err := a.get(ctx, addr+"/livez", false)
+	if err != nil && strings.Contains(err.Error(), "HTTP request to an HTTPS server") {
+		err, head = errors.New("it speaks TLS; write its address as https://…"), nil
+	}
 	if err != nil && head == nil {
 		n.Err = err
 		return n
