@@ -61,6 +61,8 @@ func samples() []Command {
 		Create{Name: name("acme", "Notes"), Incarnation: incarnation(1), Owner: owner("n1", 2), Set: setOf("n1", 1),
 			Lineage: lineage(3, true)},
 		Bind{Name: name("acme", "Notes"), Old: incarnation(1), OldEpoch: 9, New: incarnation(2), Unserved: true},
+		ChangeTenant{Tenant: "acme", Fields: allFields, Settings: TenantSettings{TenantLimits{1, 2, 3, 4, 5, 6, 7, NoLimit}, FreezeAll}},
+		ChangeTenant{Fields: FieldFacets | FieldStatementMillis, Settings: TenantSettings{Limits: TenantLimits{Facets: 9}}},
 	}
 }
 
@@ -152,6 +154,11 @@ func TestCommandLimits(t *testing.T) {
 		RemoveNode{},
 		Pin{Pinned: true},
 		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1), Set: setOf("n1", 1), Lineage: facet.Lineage{Lossy: true}},
+		ChangeTenant{Tenant: "acme"},
+		ChangeTenant{Tenant: "acme", Fields: 1 << 9},
+		ChangeTenant{Tenant: "Acme", Fields: FieldFacets},
+		ChangeTenant{Tenant: "acme", Fields: FieldFreeze, Settings: TenantSettings{Freeze: 3}},
+		ChangeTenant{Fields: FieldFreeze, Settings: TenantSettings{Freeze: FreezeAll}},
 	} {
 		if got, err := DecodeCommand(AppendCommand(nil, c)); err == nil {
 			t.Errorf("command %d %+v was accepted as %+v", i, c, got)

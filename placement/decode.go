@@ -230,8 +230,46 @@ func (d *decoder) set(needed bool) Set {
 	return s
 }
 
-func (d *decoder) limits() TenantLimits {
-	return TenantLimits{Facets: d.u64(), FacetBytes: d.u64(), TotalBytes: d.u64(),
-		RequestsPerSecond: d.u64(), RowsPerSecond: d.u64(), ConcurrentRequests: d.u64(),
-		StatementMillis: d.u64(), MemoryBytes: d.u64()}
+func (d *decoder) limits() (l TenantLimits) {
+	for _, v := range l.all() {
+		*v = d.u64()
+	}
+	return l
+}
+
+func (d *decoder) freeze() Freeze {
+	f := Freeze(d.u8())
+	if int(f) >= len(freezeNames) {
+		d.fail("unknown freeze %d", f)
+	}
+	return f
+}
+
+// tenantOrDefaults reads a tenant, or nothing, which stands for the defaults.
+func (d *decoder) tenantOrDefaults() facet.Tenant {
+	if len(d.b) > 0 && d.b[0] == 0 {
+		d.take(1)
+		return ""
+	}
+	return d.tenant()
+}
+
+func (d *decoder) changeTenant() (c ChangeTenant) {
+	c.Tenant, c.Fields = d.tenantOrDefaults(), Fields(d.u16())
+	known := Fields(allFields)
+	if c.Tenant == "" {
+		known = defaultField
+	}
+	if c.Fields&^known != 0 || c.Fields == 0 {
+		d.fail("fields %#x of tenant %q", uint16(c.Fields), c.Tenant)
+	}
+	for i, v := range c.Settings.Limits.all() {
+		if c.Fields&(1<<i) != 0 {
+			*v = d.u64()
+		}
+	}
+	if c.Fields&FieldFreeze != 0 {
+		c.Settings.Freeze = d.freeze()
+	}
+	return c
 }

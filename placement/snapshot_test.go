@@ -92,7 +92,7 @@ func TestSnapshotGolden(t *testing.T) {
 	if got, want := fmt.Sprint(again.Nodes(), again.Counts()), fmt.Sprint(tab.Nodes(), tab.Counts()); got != want {
 		t.Errorf("restored %s, want %s", got, want)
 	}
-	if u, ok := again.Tenant("bolt"); !ok || u.Limits.Facets != 9 || !again.Tombstoned(incarnation(3)) {
+	if u, ok := again.Tenant("bolt"); !ok || u.Settings.Limits.Facets != 9 || !again.Tombstoned(incarnation(3)) {
 		t.Error("limits or tombstones are lost")
 	}
 }
