@@ -28,6 +28,7 @@ import (
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
@@ -57,6 +58,7 @@ type Node struct {
 	holder   *lease.Holder
 	grants   *lease.Grants
 	steward  *steward.Steward
+	tenants  *quota.Tenants
 	owners   *owner.Manager
 	copies   *follower.Manager // reads of facets that others own
 	scrubber *scrub.Scrubber
@@ -171,6 +173,10 @@ func (n *Node) openStores() (err error) {
 // openOwners starts to own facets.
 func (n *Node) openOwners() (err error) {
 	n.limits = engine.Limits{FacetBytes: n.cfg.FacetBytes, StatementTime: n.cfg.StatementTimeout}
+	if n.tenants, err = quota.New(quota.Options{Table: n.table}); err != nil {
+		return err
+	}
+	n.wg.Go(n.sweepTenants)
 	opts := owner.Options{
 		Self:      owner.Member{Node: n.dir.Node, Store: n.dir.store, Boot: n.boot},
 		Placement: n.rows,
@@ -181,6 +187,7 @@ func (n *Node) openOwners() (err error) {
 		Warm:      n.warm,
 		Seen:      func(id cluster.NodeID) bool { return n.seen(id) == cluster.StatusAlive },
 		Admit:     n.admit,
+		Tenants:   n.tenants,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,
 		TxIdle: n.cfg.TxIdle, TxTotal: n.cfg.TxTotal,
@@ -194,7 +201,7 @@ func (n *Node) openOwners() (err error) {
 	}
 	n.copies, err = follower.New(follower.Options{
 		Store: n.replicas, Table: n.table, Node: n.dir.Node, StoreID: n.dir.store,
-		Owner: n.owners.Submit, Tell: n.askOwner,
+		Owner: n.owners.Submit, Tell: n.askOwner, Tenants: n.tenants,
 		Limits: n.limits, IdleAfter: n.cfg.IdleAfter, Logger: n.log,
 	})
 	if err != nil {
@@ -250,7 +257,7 @@ func (n *Node) open() {
 	onHTTP := httpapi.Options{
 		Log: n.log, Audit: n.cfg.Audit, NativePath: wire.Path, Version: n.cfg.Version,
 		LoopbackHosts: n.keys == nil && ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
-		Operator: svc{n},
+		Operator: svc{n}, Tenants: svc{n},
 	}
 	if n.keys != nil {
 		onHTTP.Grant = n.keys.Verify

@@ -261,12 +261,12 @@ func (c Pin) appendPayload(dst []byte) []byte {
 
 func (c ChangeTenant) appendPayload(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint16(appendText(dst, string(c.Tenant)), uint16(c.Fields))
-	for i, v := range c.Settings.Limits.all() {
+	for i, v := range c.Settings.Limits.All() {
 		if c.Fields&(1<<i) != 0 {
 			dst = binary.BigEndian.AppendUint64(dst, *v)
 		}
 	}
-	if c.Fields&FieldFreeze != 0 {
+	if c.Fields&facet.FieldFreeze != 0 {
 		dst = append(dst, byte(c.Settings.Freeze))
 	}
 	return dst
@@ -383,8 +383,8 @@ func encodeMembers(list []Member) string {
 	return string(b)
 }
 
-func appendLimits(dst []byte, l TenantLimits) []byte {
-	for _, v := range l.all() {
+func appendLimits(dst []byte, l facet.TenantLimits) []byte {
+	for _, v := range l.All() {
 		dst = binary.BigEndian.AppendUint64(dst, *v)
 	}
 	return dst

@@ -154,7 +154,7 @@ type SetClusterID struct{ ID cluster.ID }
 // freeze as it is. Its successor is ChangeTenant; it stays for logs that have it.
 type SetTenantLimits struct {
 	Tenant facet.Tenant
-	Limits TenantLimits
+	Limits facet.TenantLimits
 }
 
 // ChangeTenant changes some settings of a tenant and leaves the others as they are, so
@@ -162,10 +162,10 @@ type SetTenantLimits struct {
 // the defaults of all tenants. It is refused with RefusedFull where it would be the
 // settings of one tenant more than MaxTenants.
 type ChangeTenant struct {
-	Tenant facet.Tenant // empty: the defaults
-	Fields Fields       // which of Settings count; the others are zero
+	Tenant facet.Tenant       // empty: the defaults
+	Fields facet.TenantFields // which of Settings count; the others are zero
 	// Settings has for each of Fields its new value; zero takes the setting back.
-	Settings TenantSettings
+	Settings facet.TenantSettings
 }
 
 // RaiseGeneration lifts all epochs issued from now on above every epoch of

@@ -230,16 +230,16 @@ func (d *decoder) set(needed bool) Set {
 	return s
 }
 
-func (d *decoder) limits() (l TenantLimits) {
-	for _, v := range l.all() {
+func (d *decoder) limits() (l facet.TenantLimits) {
+	for _, v := range l.All() {
 		*v = d.u64()
 	}
 	return l
 }
 
-func (d *decoder) freeze() Freeze {
-	f := Freeze(d.u8())
-	if int(f) >= len(freezeNames) {
+func (d *decoder) freeze() facet.Freeze {
+	f := facet.Freeze(d.u8())
+	if !f.Known() {
 		d.fail("unknown freeze %d", f)
 	}
 	return f
@@ -255,20 +255,20 @@ func (d *decoder) tenantOrDefaults() facet.Tenant {
 }
 
 func (d *decoder) changeTenant() (c ChangeTenant) {
-	c.Tenant, c.Fields = d.tenantOrDefaults(), Fields(d.u16())
-	known := Fields(allFields)
+	c.Tenant, c.Fields = d.tenantOrDefaults(), facet.TenantFields(d.u16())
+	known := facet.FieldsKnown
 	if c.Tenant == "" {
-		known = defaultField
+		known = facet.FieldsOfLimits
 	}
 	if c.Fields&^known != 0 || c.Fields == 0 {
 		d.fail("fields %#x of tenant %q", uint16(c.Fields), c.Tenant)
 	}
-	for i, v := range c.Settings.Limits.all() {
+	for i, v := range c.Settings.Limits.All() {
 		if c.Fields&(1<<i) != 0 {
 			*v = d.u64()
 		}
 	}
-	if c.Fields&FieldFreeze != 0 {
+	if c.Fields&facet.FieldFreeze != 0 {
 		c.Settings.Freeze = d.freeze()
 	}
 	return c

@@ -11,15 +11,15 @@ type model struct {
 	dead     map[facet.Incarnation]bool
 	nodes    map[cluster.NodeID]RegisterNode
 	states   map[cluster.NodeID]NodeState
-	tenants  map[facet.Tenant]TenantSettings
-	defaults TenantLimits
+	tenants  map[facet.Tenant]facet.TenantSettings
+	defaults facet.TenantLimits
 	id       cluster.ID
 	gen      uint16
 }
 
 func newModel() *model {
 	return &model{rows: map[facet.Incarnation]Facet{}, dead: map[facet.Incarnation]bool{},
-		nodes: map[cluster.NodeID]RegisterNode{}, states: map[cluster.NodeID]NodeState{}, tenants: map[facet.Tenant]TenantSettings{}}
+		nodes: map[cluster.NodeID]RegisterNode{}, states: map[cluster.NodeID]NodeState{}, tenants: map[facet.Tenant]facet.TenantSettings{}}
 }
 
 func (m *model) byName(n facet.Name) (Facet, bool) {
@@ -45,9 +45,9 @@ func (m *model) mayName(t facet.Tenant) Outcome {
 		}
 	}
 	switch {
-	case m.tenants[t].Freeze != NotFrozen:
+	case m.tenants[t].Freeze != facet.NotFrozen:
 		return RefusedFrozen
-	case most != 0 && most != NoLimit && n >= most:
+	case most != 0 && most != facet.NoLimit && n >= most:
 		return RefusedTenantLimit
 	}
 	return 0
@@ -307,15 +307,15 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 	case ChangeTenant: // of what randomCommand draws
 		set := m.tenants[c.Tenant]
 		if c.Tenant == "" {
-			set = TenantSettings{Limits: m.defaults}
+			set = facet.TenantSettings{Limits: m.defaults}
 		}
-		if c.Fields&FieldFacets != 0 {
+		if c.Fields&facet.FieldOf(0) != 0 {
 			set.Limits.Facets = c.Settings.Limits.Facets
 		}
-		if c.Fields&FieldMemoryBytes != 0 {
+		if c.Fields&facet.FieldOf(7) != 0 {
 			set.Limits.MemoryBytes = c.Settings.Limits.MemoryBytes
 		}
-		if c.Fields&FieldFreeze != 0 {
+		if c.Fields&facet.FieldFreeze != 0 {
 			set.Freeze = c.Settings.Freeze
 		}
 		if c.Tenant == "" {

@@ -54,7 +54,7 @@ type tenant struct {
 	name     facet.Tenant
 	bound    uint32
 	rows     uint32
-	settings *TenantSettings // nil: none; replaced, never changed
+	settings *facet.TenantSettings // nil: none; replaced, never changed
 }
 
 func (r *row) name() facet.Name { return facet.Name{Tenant: r.tenant.name, Facet: r.facet} }

@@ -83,8 +83,8 @@ type Snapshot struct {
 	generation uint16
 	cluster    cluster.ID
 	nodes      []*Node
-	settings   *btree.Map[facet.Tenant, *TenantSettings]
-	defaults   TenantLimits
+	settings   *btree.Map[facet.Tenant, *facet.TenantSettings]
+	defaults   facet.TenantLimits
 	chunks     []*chunk
 	tombBlocks []*[tombBlockLen]facet.Incarnation
 	tombs      int
@@ -137,7 +137,7 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		w.record()
 	}
 	w.begin(blockSettings)
-	setting := func(t facet.Tenant, set *TenantSettings) bool {
+	setting := func(t facet.Tenant, set *facet.TenantSettings) bool {
 		w.buf = appendLimits(appendText(w.buf, string(t)), set.Limits)
 		if version != snapshotPlain {
 			w.buf = append(w.buf, byte(set.Freeze))
@@ -146,7 +146,7 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		return w.err == nil
 	}
 	if !f.defaults.IsZero() {
-		setting("", &TenantSettings{Limits: f.defaults})
+		setting("", &facet.TenantSettings{Limits: f.defaults})
 	}
 	f.settings.Scan(setting)
 	owners, sets := f.writeShared(&w)
@@ -185,8 +185,8 @@ func (f *Snapshot) version() uint16 {
 	if !f.defaults.IsZero() {
 		version = snapshotVersion
 	}
-	f.settings.Scan(func(_ facet.Tenant, set *TenantSettings) bool {
-		if set.Freeze != NotFrozen {
+	f.settings.Scan(func(_ facet.Tenant, set *facet.TenantSettings) bool {
+		if set.Freeze != facet.NotFrozen {
 			version = snapshotVersion
 		}
 		return version == snapshotPlain
@@ -438,7 +438,7 @@ func (r *restorer) block(kind byte, payload []byte) error {
 
 func (r *restorer) settings(d *decoder) {
 	var t facet.Tenant
-	var set TenantSettings
+	var set facet.TenantSettings
 	if r.version == snapshotPlain {
 		t, set.Limits = d.tenant(), d.limits()
 	} else {
@@ -446,7 +446,7 @@ func (r *restorer) settings(d *decoder) {
 	}
 	_, dup := r.s.settings.Get(t)
 	if t == "" {
-		dup = !r.s.defaults.IsZero() || set.Freeze != NotFrozen
+		dup = !r.s.defaults.IsZero() || set.Freeze != facet.NotFrozen
 	}
 	switch {
 	case d.err != nil:

@@ -33,8 +33,8 @@ type state struct {
 	tenants     []*tenant // by number; nil when free
 	tenantsFree []uint32
 	tenantIdx   index
-	settings    btree.Map[facet.Tenant, *TenantSettings] // of the tenants that have any
-	defaults    TenantLimits
+	settings    btree.Map[facet.Tenant, *facet.TenantSettings] // of the tenants that have any
+	defaults    facet.TenantLimits
 
 	// owners and sets hold one copy of each for the rows to share. They are
 	// swept when they have doubled since the last sweep.

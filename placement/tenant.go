@@ -1,127 +1,19 @@
 package placement
 
-import (
-	"fmt"
-
-	"github.com/facetd/facetd/facet"
-)
-
-// NoLimit is the value of a limit that says there is none, whatever the defaults say.
-const NoLimit = ^uint64(0)
-
-// TenantLimits are the hard stops of one tenant, or the defaults of all. Zero in those
-// of a tenant means the default; zero in the defaults means the setting of the node that
-// enforces it, where it has one, else no limit. Facets is enforced by the table itself.
-type TenantLimits struct {
-	Facets             uint64 // names that lead to a facet
-	FacetBytes         uint64 // of one facet
-	TotalBytes         uint64 // of all facets
-	RequestsPerSecond  uint64 // at each node
-	RowsPerSecond      uint64 // read and written, at each node
-	ConcurrentRequests uint64 // under way, at each node
-	StatementMillis    uint64 // of one statement
-	MemoryBytes        uint64 // of SQLite, for one open facet
-}
-
-// IsZero reports whether every limit is the default.
-func (l TenantLimits) IsZero() bool { return l == TenantLimits{} }
-
-// limitCount is how many limits there are.
-const limitCount = 8
-
-// all gives the limits in the order of their fields.
-func (l *TenantLimits) all() [limitCount]*uint64 {
-	return [...]*uint64{&l.Facets, &l.FacetBytes, &l.TotalBytes, &l.RequestsPerSecond,
-		&l.RowsPerSecond, &l.ConcurrentRequests, &l.StatementMillis, &l.MemoryBytes}
-}
-
-// over gives the limits in force: those of l, where it has none those of the defaults,
-// and zero where there is no limit.
-func (l TenantLimits) over(defaults *TenantLimits) TenantLimits {
-	mine, theirs := l.all(), defaults.all()
-	for i, v := range mine {
-		if *v == 0 {
-			*v = *theirs[i]
-		}
-		if *v == NoLimit {
-			*v = 0
-		}
-	}
-	return l
-}
-
-// Freeze is the switch that stops a tenant at once.
-type Freeze uint8
-
-const (
-	NotFrozen    Freeze = 0
-	FreezeWrites Freeze = 1 // nothing is changed; reads go on
-	FreezeAll    Freeze = 2 // nothing is answered
-)
-
-var freezeNames = [...]string{"no", "writes", "all"}
-
-func (f Freeze) String() string {
-	if int(f) < len(freezeNames) {
-		return freezeNames[f]
-	}
-	return fmt.Sprintf("freeze_%d", uint8(f))
-}
-
-// TenantSettings are what operators decided about a tenant.
-type TenantSettings struct {
-	Limits TenantLimits
-	Freeze Freeze
-}
-
-// IsZero reports whether nothing was decided.
-func (s TenantSettings) IsZero() bool { return s == TenantSettings{} }
-
-// Fields names settings. The bits are append-only.
-type Fields uint16
-
-// The fields of the limits have the bits of their order in TenantLimits.
-const (
-	FieldFacets Fields = 1 << iota
-	FieldFacetBytes
-	FieldTotalBytes
-	FieldRequestsPerSecond
-	FieldRowsPerSecond
-	FieldConcurrentRequests
-	FieldStatementMillis
-	FieldMemoryBytes
-	FieldFreeze
-
-	allFields    = 1<<(limitCount+1) - 1
-	defaultField = 1<<limitCount - 1 // what defaults may have: a freeze is of one tenant
-)
-
-// with is s after a change.
-func (s TenantSettings) with(c *ChangeTenant) TenantSettings {
-	to, from := s.Limits.all(), c.Settings.Limits.all()
-	for i := range to {
-		if c.Fields&(1<<i) != 0 {
-			*to[i] = *from[i]
-		}
-	}
-	if c.Fields&FieldFreeze != 0 {
-		s.Freeze = c.Settings.Freeze
-	}
-	return s
-}
+import "github.com/facetd/facetd/facet"
 
 // TenantUse is what a tenant has in the table.
 type TenantUse struct {
 	Facets   uint64 // names that lead to a facet
 	Rows     uint64 // rows in all, detached and retired ones too
-	Settings TenantSettings
+	Settings facet.TenantSettings
 }
 
 // TenantRow is a tenant with settings of its own.
 type TenantRow struct {
 	Tenant   facet.Tenant
 	Facets   uint64
-	Settings TenantSettings
+	Settings facet.TenantSettings
 }
 
 // TenantsVersion goes up with every change of settings. It takes no lock, so whoever
@@ -130,19 +22,19 @@ func (t *Table) TenantsVersion() uint64 { return t.settingsVersion.Load() }
 
 // Settings gives what is in force for a tenant: limits with the defaults applied, zero
 // where there is none.
-func (t *Table) Settings(name facet.Tenant) TenantSettings {
+func (t *Table) Settings(name facet.Tenant) facet.TenantSettings {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var own TenantSettings
+	var own facet.TenantSettings
 	if i, ok := t.s.findTenant(name); ok && t.s.tenants[i].settings != nil {
 		own = *t.s.tenants[i].settings
 	}
-	own.Limits = own.Limits.over(&t.s.defaults)
+	own.Limits = own.Limits.Over(&t.s.defaults)
 	return own
 }
 
 // Defaults gives the limits of tenants that have none of their own, as they were set.
-func (t *Table) Defaults() TenantLimits {
+func (t *Table) Defaults() facet.TenantLimits {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.s.defaults
@@ -175,7 +67,7 @@ func (t *Table) Tenants(after facet.Tenant, limit int) []TenantRow {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var out []TenantRow
-	t.s.settings.Ascend(after, func(name facet.Tenant, s *TenantSettings) bool {
+	t.s.settings.Ascend(after, func(name facet.Tenant, s *facet.TenantSettings) bool {
 		if name == after {
 			return true
 		}
@@ -190,15 +82,15 @@ func (t *Table) Tenants(after facet.Tenant, limit int) []TenantRow {
 }
 
 // settingsOf is what was decided about a tenant.
-func (s *state) settingsOf(name facet.Tenant) TenantSettings {
+func (s *state) settingsOf(name facet.Tenant) facet.TenantSettings {
 	if i, ok := s.findTenant(name); ok && s.tenants[i].settings != nil {
 		return *s.tenants[i].settings
 	}
-	return TenantSettings{}
+	return facet.TenantSettings{}
 }
 
 // setSettings replaces what was decided about a tenant.
-func (s *state) setSettings(name facet.Tenant, set TenantSettings) {
+func (s *state) setSettings(name facet.Tenant, set facet.TenantSettings) {
 	t := s.tenantOf(name)
 	s.tenantsChanged = true
 	if set.IsZero() {
@@ -213,7 +105,7 @@ func (s *state) setSettings(name facet.Tenant, set TenantSettings) {
 
 // mayName tells whether a tenant may have one more name.
 func (s *state) mayName(name facet.Tenant) Outcome {
-	var own TenantSettings
+	var own facet.TenantSettings
 	var bound uint64
 	if i, ok := s.findTenant(name); ok {
 		if t := s.tenants[i]; t.settings != nil {
@@ -221,10 +113,10 @@ func (s *state) mayName(name facet.Tenant) Outcome {
 		}
 		bound = uint64(s.tenants[i].bound)
 	}
-	if own.Freeze != NotFrozen {
+	if own.Freeze != facet.NotFrozen {
 		return RefusedFrozen
 	}
-	if most := own.Limits.over(&s.defaults).Facets; most != 0 && bound >= most {
+	if most := own.Limits.Over(&s.defaults).Facets; most != 0 && bound >= most {
 		return RefusedTenantLimit
 	}
 	return Done
@@ -239,12 +131,12 @@ func (c SetTenantLimits) apply(s *state, index uint64) Result {
 
 func (c ChangeTenant) apply(s *state, index uint64) Result {
 	if c.Tenant == "" {
-		s.defaults = TenantSettings{Limits: s.defaults}.with(&c).Limits
+		s.defaults = facet.TenantSettings{Limits: s.defaults}.With(c.Fields, c.Settings).Limits
 		s.tenantsChanged = true
 		return Result{Outcome: Done, Index: index}
 	}
 	old := s.settingsOf(c.Tenant)
-	set := old.with(&c)
+	set := old.With(c.Fields, c.Settings)
 	switch {
 	case set == old:
 		return Result{Outcome: Done, Index: index}

@@ -14,11 +14,11 @@ import (
 // version 2; one without them stays as it was, so that an older release can read it.
 func TestSnapshotTenants(t *testing.T) {
 	tab := sampleTable(t)
-	frozen := ChangeTenant{Tenant: "cafe", Fields: FieldFreeze, Settings: TenantSettings{Freeze: FreezeAll}}
+	frozen := ChangeTenant{Tenant: "cafe", Fields: facet.FieldFreeze, Settings: facet.TenantSettings{Freeze: facet.FreezeAll}}
 	for i, c := range []Command{
-		ChangeTenant{Tenant: "acme", Fields: FieldTotalBytes, Settings: TenantSettings{Limits: TenantLimits{TotalBytes: 5}}},
+		ChangeTenant{Tenant: "acme", Fields: facet.FieldOf(2), Settings: facet.TenantSettings{Limits: facet.TenantLimits{TotalBytes: 5}}},
 		frozen,
-		ChangeTenant{Fields: FieldFacets, Settings: TenantSettings{Limits: TenantLimits{Facets: 7}}},
+		ChangeTenant{Fields: facet.FieldOf(0), Settings: facet.TenantSettings{Limits: facet.TenantLimits{Facets: 7}}},
 	} {
 		if r, err := tab.ApplyCommands(uint64(100+i), c); err != nil || r[0].Outcome != Done {
 			t.Fatalf("%+v: %+v, %v", c, r, err)
@@ -38,9 +38,9 @@ func TestSnapshotTenants(t *testing.T) {
 		t.Error("whoever keeps settings is not told that the table was replaced")
 	}
 	want := []TenantRow{
-		{"acme", 4, TenantSettings{Limits: TenantLimits{TotalBytes: 5}}},
-		{"bolt", 0, TenantSettings{Limits: TenantLimits{Facets: 9}}},
-		{"cafe", 0, TenantSettings{Freeze: FreezeAll}},
+		{"acme", 4, facet.TenantSettings{Limits: facet.TenantLimits{TotalBytes: 5}}},
+		{"bolt", 0, facet.TenantSettings{Limits: facet.TenantLimits{Facets: 9}}},
+		{"cafe", 0, facet.TenantSettings{Freeze: facet.FreezeAll}},
 	}
 	if got := again.Tenants("", 10); !slices.Equal(got, want) {
 		t.Errorf("restored %+v, want %+v", got, want)
@@ -48,16 +48,16 @@ func TestSnapshotTenants(t *testing.T) {
 	if got := again.Tenants("acme", 1); !slices.Equal(got, want[1:2]) {
 		t.Errorf("the page behind acme is %+v", got)
 	}
-	if got := again.Defaults(); got != (TenantLimits{Facets: 7}) {
+	if got := again.Defaults(); got != (facet.TenantLimits{Facets: 7}) {
 		t.Errorf("restored the defaults %+v", got)
 	}
-	if got := again.Settings("acme"); got != (TenantSettings{Limits: TenantLimits{Facets: 7, TotalBytes: 5}}) {
+	if got := again.Settings("acme"); got != (facet.TenantSettings{Limits: facet.TenantLimits{Facets: 7, TotalBytes: 5}}) {
 		t.Errorf("in force for acme: %+v", got)
 	}
 
 	// Taken back, it is of version 1 again.
-	frozen.Settings.Freeze = NotFrozen
-	if _, err := tab.ApplyCommands(200, frozen, ChangeTenant{Fields: FieldFacets}); err != nil {
+	frozen.Settings.Freeze = facet.NotFrozen
+	if _, err := tab.ApplyCommands(200, frozen, ChangeTenant{Fields: facet.FieldOf(0)}); err != nil {
 		t.Fatal(err)
 	}
 	buf.Reset()
@@ -90,10 +90,10 @@ func TestFacetLimit(t *testing.T) {
 		return Create{Name: name("acme", fmt.Sprint("f", n)), Incarnation: incarnation(n), Owner: owner("n1", 1), Set: setOf("n1", 1), Detached: detached}
 	}
 	limit := func(tenant facet.Tenant, n uint64) Command {
-		return ChangeTenant{Tenant: tenant, Fields: FieldFacets, Settings: TenantSettings{Limits: TenantLimits{Facets: n}}}
+		return ChangeTenant{Tenant: tenant, Fields: facet.FieldOf(0), Settings: facet.TenantSettings{Limits: facet.TenantLimits{Facets: n}}}
 	}
-	freeze := func(f Freeze) Command {
-		return ChangeTenant{Tenant: "acme", Fields: FieldFreeze, Settings: TenantSettings{Freeze: f}}
+	freeze := func(f facet.Freeze) Command {
+		return ChangeTenant{Tenant: "acme", Fields: facet.FieldFreeze, Settings: facet.TenantSettings{Freeze: f}}
 	}
 	bind := func(n uint32) Command { return Bind{Name: name("acme", fmt.Sprint("f", n)), New: incarnation(n)} }
 	for i, step := range []struct {
@@ -111,7 +111,7 @@ func TestFacetLimit(t *testing.T) {
 		{limit("acme", 3), Done}, // its own goes before the default
 		{bind(4), Done},
 		{create(5, false), RefusedTenantLimit},
-		{limit("acme", NoLimit), Done},
+		{limit("acme", facet.NoLimit), Done},
 		{create(5, false), Done},
 		{limit("acme", 0), Done}, // the default again, which is lower than what is there
 		{create(6, false), RefusedTenantLimit},
@@ -123,11 +123,11 @@ func TestFacetLimit(t *testing.T) {
 		{Delete{incarnation(4), 0}, Done},
 		{create(7, false), RefusedTenantLimit}, // the name is taken until the tombstone
 		{Tomb{incarnation(4), 2}, Done},
-		{freeze(FreezeWrites), Done},
+		{freeze(facet.FreezeWrites), Done},
 		{create(7, false), RefusedFrozen},
 		{create(8, true), Done},
 		{bind(8), RefusedFrozen},
-		{freeze(NotFrozen), Done},
+		{freeze(facet.NotFrozen), Done},
 		{create(7, false), Done},
 		{bind(8), RefusedTenantLimit},
 	} {
@@ -153,7 +153,7 @@ func TestSettingsAreTold(t *testing.T) {
 	if news := w.Take(); news.Tenants || tab.TenantsVersion() != before {
 		t.Error("a node was told as a change of settings")
 	}
-	if _, err := tab.ApplyCommands(2, ChangeTenant{Tenant: "acme", Fields: FieldFreeze, Settings: TenantSettings{Freeze: FreezeAll}}); err != nil {
+	if _, err := tab.ApplyCommands(2, ChangeTenant{Tenant: "acme", Fields: facet.FieldFreeze, Settings: facet.TenantSettings{Freeze: facet.FreezeAll}}); err != nil {
 		t.Fatal(err)
 	}
 	<-w.Wake()

@@ -43,21 +43,21 @@ func setOf(node string, n byte) Set { return mustSet(Member{cluster.NodeID(node)
 
 // randomChange draws a change of settings. Freezes are seldom, and seldom long.
 func randomChange(rng *rand.Rand, tenant facet.Tenant) Command {
-	c := ChangeTenant{Tenant: tenant, Fields: FieldFreeze}
+	c := ChangeTenant{Tenant: tenant, Fields: facet.FieldFreeze}
 	set := &c.Settings
 	if rng.IntN(3) == 0 {
 		c.Tenant, c.Fields = "", 0
 	} else if rng.IntN(4) == 0 {
-		set.Freeze = Freeze(1 + rng.IntN(2))
+		set.Freeze = facet.Freeze(1 + rng.IntN(2))
 	}
 	if rng.IntN(2) == 0 || c.Fields == 0 {
-		c.Fields |= FieldFacets
+		c.Fields |= facet.FieldOf(0)
 		if set.Limits.Facets = uint64(rng.IntN(7)); set.Limits.Facets == 6 {
-			set.Limits.Facets = NoLimit
+			set.Limits.Facets = facet.NoLimit
 		}
 	}
 	if rng.IntN(2) == 0 {
-		c.Fields |= FieldMemoryBytes
+		c.Fields |= facet.FieldOf(7)
 		set.Limits.MemoryBytes = uint64(rng.IntN(3))
 	}
 	return c
@@ -142,7 +142,7 @@ func randomCommand(rng *rand.Rand) Command {
 	case k < 94:
 		return SetClusterID{cluster.ID{15: byte(1 + rng.IntN(2))}}
 	case k < 95:
-		return SetTenantLimits{Tenant: nm().Tenant, Limits: TenantLimits{Facets: uint64(rng.IntN(5))}}
+		return SetTenantLimits{Tenant: nm().Tenant, Limits: facet.TenantLimits{Facets: uint64(rng.IntN(5))}}
 	case k < 97:
 		return randomChange(rng, nm().Tenant)
 	}

@@ -40,6 +40,7 @@ type DB struct {
 	store   *pages.Store
 	handOff func(*facet.Commit) error
 	limits  Limits
+	opened  Limits // the limits of Options
 	quota   uint32 // pages
 	view    bool   // see Options.View
 	now     func() time.Time
@@ -80,6 +81,7 @@ type DB struct {
 	admit        func() error
 	outcomes     []outcome
 	rows         uint64 // returned by the statement
+	touched      int64  // rows returned and changed by the request, see Rows
 
 	interrupted atomic.Bool
 
@@ -109,6 +111,7 @@ func Open(opts Options) (*DB, error) {
 	if db.now == nil {
 		db.now = time.Now
 	}
+	db.opened = db.limits
 	db.quota = db.limits.quotaPages()
 	// A quota lowered below what is there must not stop deleting.
 	db.store.SetMaxPages(max(db.quota, db.store.Pages()) + reservePages)

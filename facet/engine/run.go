@@ -74,6 +74,7 @@ type run struct {
 	base    int       // where its result begins
 	limit   int       // where its result must end
 	commits uint64    // of the DB when it began
+	changed int64     // rows changed until then
 	now     time.Time // when the last step ended
 	// guarded is set while an atomic request of one statement runs without a
 	// transaction of its own.
@@ -87,6 +88,7 @@ func (r *run) begin(opts RunOptions) error {
 	r.now = time.Now()
 	r.limit = r.base + db.limits.ResultBytes
 	r.commits = db.commits
+	r.changed, db.touched = db.changed, 0
 	db.requestTime = db.limits.RequestTime
 	if t := r.req.Timeout; t > 0 && t < db.requestTime {
 		db.requestTime = t
@@ -125,7 +127,8 @@ func (r *run) end(err error) error {
 		}
 	}
 	db.inTx = db.broken == nil && !db.conn.AutoCommit()
-	db.conn.Park() // facets that take turns share the C stack, and the processor's cache
+	db.touched += max(0, db.changed-r.changed) // a new connection begins at zero
+	db.conn.Park()                             // facets that take turns share the C stack, and the processor's cache
 	db.canceled, db.admit, db.readOnly = nil, nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]

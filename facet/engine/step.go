@@ -146,6 +146,7 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 	}
 	reserve := (p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum) && db.openReserve()
 	err := r.unjournaled(p, rows && !st.NoRows)
+	db.touched += int64(db.rows)
 	if reserve {
 		p.s.Reset()
 		db.closeReserve()

@@ -8,6 +8,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -18,9 +19,10 @@ import (
 // that is not served starts it, and it ends when nothing is left to do. Everything
 // below "served" is touched by that goroutine only.
 type desk struct {
-	m    *Manager
-	sh   *shard
-	name facet.Name
+	m      *Manager
+	sh     *shard
+	name   facet.Name
+	tenant *quota.Tenant // nil without limits
 
 	lastUsed atomic.Int64  // coarse time of the last request
 	memory   atomic.Int64  // bytes its session uses, as last measured
@@ -31,7 +33,8 @@ type desk struct {
 	hot      atomic.Pointer[engine.Hot] // what to have in the cache when it is served
 	token    atomic.Bool                // the sweeper gave it leave to hibernate
 	wakeFn   func()
-	canceled func() bool // whether the call that runs was given up
+	canceled func() bool  // whether the call that runs was given up
+	admit    func() error // whether it may write
 
 	mu      sync.Mutex
 	line    []*service.Call
@@ -52,9 +55,10 @@ type desk struct {
 	ended   [recentTx]endedTx
 	endedAt int
 	closing bool
-	worker  *worker     // who serves
-	retryAt int64       // coarse time before which no checkpoint is tried again
-	dead    facet.Epoch // epoch of a session that died; it is never used again
+	worker  *worker      // who serves
+	rules   *quota.Rules // what the engine was told last
+	retryAt int64        // coarse time before which no checkpoint is tried again
+	dead    facet.Epoch  // epoch of a session that died; it is never used again
 }
 
 // What a desk is asked to do besides requests.
@@ -68,16 +72,21 @@ const (
 	todoClose                  // the node closes: answer everybody, checkpoint, go
 	todoKill                   // the same at once, without waiting for commits
 	todoResume                 // the window has room again
+	todoFreeze                 // the tenant was frozen: its transaction ends
 )
 
 func newDesk(m *Manager, sh *shard, name facet.Name) *desk {
 	d := &desk{m: m, sh: sh, name: name}
+	if sh != nil {
+		d.tenant = m.opts.Tenants.Use(name.Tenant)
+	}
 	d.lastUsed.Store(m.clock.Load())
 	d.wakeFn = d.wake
 	d.canceled = func() bool {
 		c := d.current.Load()
-		return c != nil && c.Canceled()
+		return c != nil && (c.Canceled() || d.tenant.Frozen() != nil)
 	}
+	d.admit = d.mayWrite
 	return d
 }
 
@@ -91,7 +100,7 @@ func (d *desk) submit(call *service.Call) bool {
 	if len(d.line)+len(d.txLine) >= maxQueue {
 		d.mu.Unlock()
 		call.Err = facet.Errorf(facet.CodeOverloaded, "%d requests are waiting for %s; slow down or try again", maxQueue, d.name)
-		call.Done(call)
+		call.Finish()
 		return true
 	}
 	call.OnInterrupt(&d.wakeFn)
@@ -277,6 +286,9 @@ func (d *desk) handle(bits uint32) bool {
 	if bits&todoTx != 0 {
 		d.expireTx()
 	}
+	if bits&todoFreeze != 0 {
+		d.freeze()
+	}
 	if bits&todoCheckpoint != 0 {
 		d.checkpoint()
 	}
@@ -303,8 +315,13 @@ func (d *desk) run(call *service.Call) {
 		d.answer(call, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
 		return
 	}
-	d.lastUsed.Store(d.m.clock.Load())
 	req := &call.Request
+	if err := d.tenant.Frozen(); err != nil { // since it came in
+		d.freeze()
+		d.answer(call, err)
+		return
+	}
+	d.lastUsed.Store(d.m.clock.Load())
 	if !req.Tx.IsZero() {
 		if err := d.checkTx(req.Tx); err != nil {
 			d.answer(call, err)
@@ -334,10 +351,12 @@ func (d *desk) run(call *service.Call) {
 			return
 		}
 	}
+	d.setLimits(s)
 	before := s.store.Position().Seq
 	d.current.Store(call)
-	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
+	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.admit})
 	d.current.Store(nil)
+	d.count(call, s.db.Rows())
 	if err := s.db.Broken(); err != nil {
 		s.die(err)
 	}
@@ -356,7 +375,7 @@ func (d *desk) run(call *service.Call) {
 func (d *desk) answer(call *service.Call, err error) {
 	call.OnInterrupt(nil)
 	call.Err = err
-	call.Done(call)
+	call.Finish()
 }
 
 // sweep answers the canceled calls that wait.
@@ -407,6 +426,9 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
 	d.current.Store(nil)
 	if writes {
+		if err = d.tenant.MayWrite(); err != nil {
+			return false, err
+		}
 		ctx, cancel := d.m.asking(openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
@@ -486,6 +508,7 @@ func (d *desk) closeSession() {
 	d.session = nil
 	d.engine.Store(nil)
 	d.hot.Store(nil)
+	d.rules = nil
 	s.close()
 	d.m.active.Add(-1)
 	d.m.grew(-d.memory.Swap(0))
@@ -522,6 +545,7 @@ func (d *desk) remove() {
 		delete(d.sh.desks, d.name)
 	}
 	d.sh.mu.Unlock()
+	d.m.opts.Tenants.Unuse(d.tenant)
 	d.returnToken()
 	d.m.desks.Done()
 }

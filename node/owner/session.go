@@ -98,7 +98,7 @@ func (g *gated) finish(err error) {
 		g.call.Err = err
 	}
 	g.call.OnInterrupt(nil)
-	g.call.Done(g.call)
+	g.call.Finish()
 }
 
 func (s *session) ownFrom() quorum.From { return s.fromSlot(s.core.Self()) }

@@ -71,6 +71,29 @@ type Call struct {
 
 	canceled  atomic.Bool
 	interrupt atomic.Pointer[func()]
+	place     Place
+}
+
+// Place is what a call takes up for as long as it is under way.
+type Place interface {
+	// Leave gives the place back. It is called once.
+	Leave()
+}
+
+// Take notes what the call takes up until Finish.
+func (c *Call) Take(p Place) { c.place = p }
+
+// Taken reports whether the call takes up a place.
+func (c *Call) Taken() bool { return c.place != nil }
+
+// Finish gives the place of the call back and calls Done. Whoever ends a call that may
+// have taken one ends it by this.
+func (c *Call) Finish() {
+	if p := c.place; p != nil {
+		c.place = nil
+		p.Leave()
+	}
+	c.Done(c)
 }
 
 // Cancel asks the service to give the call up: one that waits is answered with

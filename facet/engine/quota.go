@@ -1,0 +1,37 @@
+package engine
+
+import "time"
+
+// SetLimits changes the limits that operators set for a tenant, between two requests;
+// zero is what the DB was opened with. A facet that is larger than its new limit stays
+// as it is: it can be read, deleted from and vacuumed.
+func (db *DB) SetLimits(facetBytes int64, statementTime time.Duration, memoryBytes int64) {
+	l := db.opened
+	if facetBytes > 0 {
+		l.FacetBytes = facetBytes
+	}
+	if statementTime > 0 {
+		l.StatementTime = min(statementTime, l.RequestTime)
+	}
+	if memoryBytes > 0 {
+		l.MemoryBytes = memoryBytes
+	}
+	l = l.withDefaults()
+	quota := l.quotaPages()
+	db.limits = l
+	if db.closed || db.broken != nil {
+		return
+	}
+	db.conn.SetMemoryLimit(l.MemoryBytes)
+	if quota == db.quota || db.view {
+		return
+	}
+	db.quota = quota
+	db.store.SetMaxPages(max(quota, db.store.Pages()) + reservePages)
+	if db.setMaxPages(quota) != nil {
+		db.marks |= markReopen // the new connection gets it
+	}
+}
+
+// Rows is how many rows the last request returned and changed.
+func (db *DB) Rows() int64 { return db.touched }
