@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
@@ -23,6 +24,7 @@ type desk struct {
 	sh     *shard
 	name   facet.Name
 	tenant *quota.Tenant // nil without limits
+	share  *share        // of the crew
 
 	lastUsed atomic.Int64  // coarse time of the last request
 	memory   atomic.Int64  // bytes its session uses, as last measured
@@ -79,6 +81,7 @@ func newDesk(m *Manager, sh *shard, name facet.Name) *desk {
 	d := &desk{m: m, sh: sh, name: name}
 	if sh != nil {
 		d.tenant = m.opts.Tenants.Use(name.Tenant)
+		m.crew.join(d)
 	}
 	d.lastUsed.Store(m.clock.Load())
 	d.wakeFn = d.wake
@@ -164,19 +167,21 @@ func (d *desk) wake() {
 	d.post(todoSweep)
 }
 
-// serve does everything there is to do, then ends.
-func (d *desk) serve() {
+// serve does everything there is to do, then ends. It reports true when there is more to
+// do and the desk has had its turn: then the crew serves it again.
+func (d *desk) serve() (more bool) {
+	var until time.Time // end of the turn, once anybody waits
 	for {
 		if bits := d.todo.Swap(0); bits != 0 {
 			if bits&^(todoResume|todoSweep) != 0 {
 				d.worker.aside() // it may wait for the disk
 			}
 			if d.handle(bits) {
-				return
+				return false
 			}
 		}
 		if s := d.session; s != nil && s.full() && d.park() {
-			return // rule R32; the session posts todoResume when there is room
+			return false // rule R32; the session posts todoResume when there is room
 		}
 		call, j, more, leaves := d.pick()
 		switch {
@@ -188,11 +193,18 @@ func (d *desk) serve() {
 			if d.next >= len(d.batch) {
 				d.rest()
 			}
+			if d.m.crew.waited.Load() {
+				if now := time.Now(); until.IsZero() {
+					until = now.Add(turnTime)
+				} else if now.After(until) {
+					return true
+				}
+			}
 		case !more:
 			if leaves { // told by pick: another goroutine may serve the desk by now
 				d.remove()
 			}
-			return
+			return false
 		}
 	}
 }
@@ -546,6 +558,7 @@ func (d *desk) remove() {
 	}
 	d.sh.mu.Unlock()
 	d.m.opts.Tenants.Unuse(d.tenant)
+	d.m.crew.leave(d)
 	d.returnToken()
 	d.m.desks.Done()
 }
