@@ -173,7 +173,7 @@ func (n *Node) openStores() (err error) {
 // openOwners starts to own facets.
 func (n *Node) openOwners() (err error) {
 	n.limits = engine.Limits{FacetBytes: n.cfg.FacetBytes, StatementTime: n.cfg.StatementTimeout}
-	if n.tenants, err = quota.New(quota.Options{Table: n.table}); err != nil {
+	if n.tenants, err = quota.New(quota.Options{Table: n.table, Own: n.ownBytes, Others: n.othersBytes}); err != nil {
 		return err
 	}
 	n.wg.Go(n.sweepTenants)

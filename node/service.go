@@ -156,10 +156,21 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 	if err := os.Remove(upload); err != nil {
 		return service.Info{}, facet.Errorf(facet.CodeInternal, "import %s: %v", name, err)
 	}
-	if err := s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, facet.Lineage{}, replace); err != nil {
+	if err := s.importFile(ctx, name, clean, made, facet.Lineage{}, replace); err != nil {
 		return service.Info{}, err
 	}
 	return s.Stat(ctx, name)
+}
+
+// importFile makes a converted file a facet, if its tenant has room for it. What a replaced
+// one leaves is counted until it is gone.
+func (s svc) importFile(ctx context.Context, name facet.Name, clean string, made engine.Imported, of facet.Lineage, replace bool) error {
+	done, err := s.n.importRoom(name.Tenant, made.Pages)
+	if err == nil {
+		err = s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, of, replace)
+	}
+	done(err == nil)
+	return err
 }
 
 // Clone implements service.Service (rule R48). The source is exported at one committed
@@ -193,7 +204,7 @@ func (s svc) Clone(ctx context.Context, name, to facet.Name) (service.Info, erro
 	clean := filepath.Join(tmp, "clean.db")
 	of, made, err := s.copyOf(ctx, name, filepath.Join(tmp, "copy.db"), clean, s.n.limitsOf(to.Tenant))
 	if err == nil {
-		err = s.n.owners.Import(ctx, to, clean, made.Pages, made.Sum, of, false)
+		err = s.importFile(ctx, to, clean, made, of, false)
 	}
 	if errors.Is(err, facet.ErrExists) {
 		err = cloneExists(to)

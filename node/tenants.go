@@ -77,6 +77,7 @@ type meter struct{ n *Node }
 func (m meter) TenantUse(tenant facet.Tenant) peer.TenantUse {
 	n := m.n
 	u := peer.TenantUse{Applied: n.table.Applied(), Freeze: n.table.Settings(tenant).Freeze}
+	u.Granted = uint64(n.tenants.Granted(tenant)) // before the sizes
 	use := n.tenants.Of(tenant)
 	u.UnderWay, u.Requests, u.Refused, u.Rows = uint64(use.UnderWay), uint64(use.Requests), uint64(use.Refused), uint64(use.Rows)
 	n.owned(tenant, func(f placement.Facet) {
@@ -117,6 +118,60 @@ func (n *Node) sizeOf(f placement.Facet) (bytes int64, open bool) {
 		return int64(r.Meta().BasePages) * pages.Size, false
 	}
 	return 0, false
+}
+
+// ownBytes is quota.Options.Own.
+func (n *Node) ownBytes(tenant facet.Tenant) (sum int64) {
+	n.owned(tenant, func(f placement.Facet) {
+		size, _ := n.sizeOf(f)
+		sum += size
+	})
+	return sum
+}
+
+// othersBytes is quota.Options.Others. A node that does not answer counts as it last
+// said, as long as the table has it own facets of the tenant.
+func (n *Node) othersBytes(ctx context.Context, tenant facet.Tenant, known map[cluster.NodeID]int64) (sum int64) {
+	silent := map[cluster.NodeID]bool{}
+	for _, u := range n.uses(ctx, tenant) {
+		switch {
+		case u.Node == n.dir.Node:
+		case u.Problem != "":
+			silent[u.Node] = known[u.Node] != 0
+		default:
+			known[u.Node] = int64(u.Bytes + u.Granted)
+			sum += known[u.Node]
+		}
+	}
+	for after := ""; len(silent) > 0; {
+		page := n.table.List(tenant, after, placement.MaxList)
+		for _, f := range page {
+			if silent[f.Owner.Node] {
+				sum += known[f.Owner.Node]
+				delete(silent, f.Owner.Node)
+			}
+			after = f.Name.Facet
+		}
+		if len(page) < placement.MaxList {
+			break
+		}
+	}
+	return sum
+}
+
+// importRoom takes the room of a database of n pages that is to become a facet, and
+// returns how to give it back when it has, or has not.
+func (n *Node) importRoom(tenant facet.Tenant, pageCount uint32) (done func(made bool), err error) {
+	t := n.tenants.Use(tenant)
+	size := int64(pageCount) * pages.Size
+	taken, err := t.Grow(size, nil)
+	return func(made bool) {
+		if !made {
+			size = 0
+		}
+		t.Grown(taken, size, true)
+		n.tenants.Unuse(t)
+	}, err
 }
 
 // uses asks every node what a tenant uses there, all at a time.

@@ -62,6 +62,7 @@ type DB struct {
 	// schemaFails says whether the schema can make a statement keep what it did
 	// before it failed, see mayFail.
 	schemaFails answer
+	grown       uint32 // pages that the transaction may have, by grow
 
 	// Of the statement being prepared or run.
 	internal     bool         // it is facetd's own: the authorizer allows all
@@ -79,6 +80,8 @@ type DB struct {
 	requestTime  time.Duration
 	canceled     func() bool
 	admit        func() error
+	grow         func(bytes int64) error
+	makesRoom    bool // the statement does, see mayGrow
 	outcomes     []outcome
 	rows         uint64 // returned by the statement
 	touched      int64  // rows returned and changed by the request, see Rows

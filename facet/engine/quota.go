@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"github.com/facetd/facetd/facet/pages"
+)
 
 // SetLimits changes the limits that operators set for a tenant, between two requests;
 // zero is what the DB was opened with. A facet that is larger than its new limit stays
@@ -35,3 +39,19 @@ func (db *DB) SetLimits(facetBytes int64, statementTime time.Duration, memoryByt
 
 // Rows is how many rows the last request returned and changed.
 func (db *DB) Rows() int64 { return db.touched }
+
+// mayGrow asks whether the database may have n pages, before the transaction makes it so
+// large.
+func (db *DB) mayGrow(n uint32) error {
+	switch {
+	case db.grow == nil || n <= db.grown:
+		return nil
+	case db.makesRoom && n <= db.store.Pages()+reservePages:
+		return nil // taking rows out of an index may need a page first
+	}
+	if err := db.grow(int64(n-db.grown) * pages.Size); err != nil {
+		return err
+	}
+	db.grown = n
+	return nil
+}

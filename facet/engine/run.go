@@ -19,6 +19,10 @@ type RunOptions struct {
 	// Admit is asked before the first statement of the request that writes is run;
 	// its error is the statement's. Nil admits everything.
 	Admit func() error
+	// Grow is asked, within the transaction, before the database grows by that many bytes
+	// beyond its size and what was asked for before; its error rolls the transaction back.
+	// Statements that make room may grow by a little without. Nil lets it grow.
+	Grow func(bytes int64) error
 }
 
 // outcome is how a step ended, for the conditions of later ones.
@@ -98,6 +102,10 @@ func (r *run) begin(opts RunOptions) error {
 		db.requestEnd, db.requestTime = opts.Deadline, opts.Deadline.Sub(r.now)
 	}
 	db.readOnly, db.wrote, db.canceled, db.admit = r.req.ReadOnly, false, opts.Canceled, opts.Admit
+	db.grow = opts.Grow
+	if !db.inTx {
+		db.grown = db.store.Pages()
+	}
 	db.interrupted.Store(false)
 	if opts.Canceled != nil && opts.Canceled() {
 		return &facet.Error{Code: facet.CodeCanceled, Message: "canceled before it ran"}
@@ -129,7 +137,7 @@ func (r *run) end(err error) error {
 	db.inTx = db.broken == nil && !db.conn.AutoCommit()
 	db.touched += max(0, db.changed-r.changed) // a new connection begins at zero
 	db.conn.Park()                             // facets that take turns share the C stack, and the processor's cache
-	db.canceled, db.admit, db.readOnly = nil, nil, false
+	db.canceled, db.admit, db.grow, db.readOnly = nil, nil, nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]
 	}

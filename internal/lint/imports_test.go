@@ -83,7 +83,7 @@ var mayImport = []struct {
 	{"bench/limits", []string{"facet/...", "internal/...", "bench/...", "client"}, "measures parts of a node in process, to compare with the whole"},
 	{"bench/...", []string{"client/...", "facet", "bench/..."}, "the benchmark uses the SDK as a user would"},
 	{"node/service", []string{"facet", "cluster"}, "the border between a node and its faces"},
-	{"node/quota", []string{"facet"}, "holds tenants to what the table says; it runs nothing"},
+	{"node/quota", []string{"facet", "cluster"}, "holds tenants to what the table says; it runs nothing"},
 	{"node/owner", []string{"facet/...", "cluster", "node/service", "node/peer", "node/quota"}, "ownership does not know protocols"},
 	{"node/service/servicetest", []string{"facet", "cluster", "node/service"}, "a cluster on paper for tests"},
 	{"node/native/nativetest", []string{"facet", "cluster", "node/service"}, "a service in memory for tests"},

@@ -35,8 +35,9 @@ type desk struct {
 	hot      atomic.Pointer[engine.Hot] // what to have in the cache when it is served
 	token    atomic.Bool                // the sweeper gave it leave to hibernate
 	wakeFn   func()
-	canceled func() bool  // whether the call that runs was given up
-	admit    func() error // whether it may write
+	canceled func() bool             // whether the call that runs was given up
+	admit    func() error            // whether it may write
+	grow     func(bytes int64) error // whether it may grow
 
 	mu      sync.Mutex
 	line    []*service.Call
@@ -59,6 +60,7 @@ type desk struct {
 	closing bool
 	worker  *worker      // who serves
 	rules   *quota.Rules // what the engine was told last
+	taken   int64        // bytes of the tenant's room that the transaction under way has taken
 	retryAt int64        // coarse time before which no checkpoint is tried again
 	dead    facet.Epoch  // epoch of a session that died; it is never used again
 }
@@ -89,7 +91,7 @@ func newDesk(m *Manager, sh *shard, name facet.Name) *desk {
 		c := d.current.Load()
 		return c != nil && (c.Canceled() || d.tenant.Frozen() != nil)
 	}
-	d.admit = d.mayWrite
+	d.admit, d.grow = d.mayWrite, d.mayGrow
 	return d
 }
 
@@ -366,7 +368,7 @@ func (d *desk) run(call *service.Call) {
 	d.setLimits(s)
 	before := s.store.Position().Seq
 	d.current.Store(call)
-	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.admit})
+	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.admit, Grow: d.grow})
 	d.current.Store(nil)
 	d.count(call, s.db.Rows())
 	if err := s.db.Broken(); err != nil {
@@ -377,7 +379,7 @@ func (d *desk) run(call *service.Call) {
 		s.mark(&call.Response)
 	}
 	s.gate(call, s.store.Position().Seq != before)
-	d.pages.Store(s.store.Pages())
+	d.resize(s)
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
 		d.checkpoint()
 	}
@@ -521,6 +523,8 @@ func (d *desk) closeSession() {
 	d.engine.Store(nil)
 	d.hot.Store(nil)
 	d.rules = nil
+	d.tenant.Grown(d.taken, 0, false)
+	d.taken = 0
 	s.close()
 	d.m.active.Add(-1)
 	d.m.grew(-d.memory.Swap(0))

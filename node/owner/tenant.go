@@ -15,7 +15,7 @@ import (
 // as ever, for it happened (R29, R31).
 
 // enter has the tenant admit a call for the desk, nil if there is none: a request that is
-// refused makes none.
+// refused makes none. One that is sent on to another node is counted there, not here.
 func (m *Manager) enter(call *service.Call, d *desk) error {
 	if m.opts.Tenants == nil || call.Taken() {
 		return nil
@@ -26,6 +26,11 @@ func (m *Manager) enter(call *service.Call, d *desk) error {
 	} else {
 		t = m.opts.Tenants.Use(call.Request.Name.Tenant)
 		defer m.opts.Tenants.Unuse(t)
+	}
+	if d == nil || d.engine.Load() == nil {
+		if row, ok := m.opts.Placement.Lookup(call.Request.Name); ok && !row.Local {
+			return t.Frozen()
+		}
 	}
 	inTx := !call.Request.Tx.IsZero()
 	if err := t.Enter(inTx); err != nil {
@@ -79,6 +84,26 @@ func (d *desk) count(call *service.Call, rows int64) {
 			call.Err = err
 		}
 	}
+}
+
+// mayGrow is asked before the facet grows.
+func (d *desk) mayGrow(bytes int64) error {
+	taken, err := d.tenant.Grow(bytes, d.worker.aside)
+	d.taken += taken
+	return err
+}
+
+// resize notes the size of the facet after a request.
+func (d *desk) resize(s *session) {
+	before, now := d.pages.Load(), s.store.Pages()
+	if before != now {
+		d.pages.Store(now)
+	}
+	if d.taken == 0 && now >= before || d.tx != nil {
+		return
+	}
+	d.tenant.Grown(d.taken, (int64(now)-int64(before))*facet.PageSize, true)
+	d.taken = 0
 }
 
 // TenantsChanged has what runs for tenants that are frozen now end: it is called when

@@ -58,6 +58,7 @@ type Tenant struct {
 	requests bucket
 	rows     bucket
 	underWay atomic.Int64
+	room     room
 
 	asked, refused, rowed atomic.Int64 // since the record was made
 	measured              measured     // of the sweep

@@ -1,11 +1,13 @@
 package quota
 
 import (
+	"context"
 	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 )
 
@@ -18,9 +20,15 @@ type Table interface {
 	Settings(facet.Tenant) facet.TenantSettings
 }
 
-// Options of New. Table is needed.
+// Options of New. Table is needed, and Own where a table has limits of bytes.
 type Options struct {
 	Table Table
+	// Own is how many bytes the facets have that this node owns of a tenant.
+	Own func(facet.Tenant) int64
+	// Others is how many bytes the other nodes have and hold (Granted) of a tenant, asked
+	// for from all of them now. For one that does not answer it goes by known, where it
+	// keeps what they said last. Nil: there are no others.
+	Others func(ctx context.Context, name facet.Tenant, known map[cluster.NodeID]int64) int64
 }
 
 // Tenants are the tenants in use at this node.
@@ -41,6 +49,9 @@ type shard struct {
 func New(opts Options) (*Tenants, error) {
 	if opts.Table == nil {
 		return nil, errors.New("quota options: Table is needed")
+	}
+	if opts.Own == nil {
+		opts.Own = func(facet.Tenant) int64 { return 0 }
 	}
 	s := &Tenants{opts: opts, began: time.Now(), seed: maphash.MakeSeed()}
 	for i := range s.shards {
@@ -67,7 +78,7 @@ func (s *Tenants) Use(name facet.Tenant) *Tenant {
 	t := sh.tenants[name]
 	switch {
 	case t == nil:
-		t = &Tenant{set: s, name: name}
+		t = &Tenant{set: s, name: name, room: room{asking: make(chan struct{}, 1)}}
 		sh.tenants[name] = t
 	case t.refs == 0:
 		sh.free--
@@ -110,7 +121,7 @@ func (s *Tenants) Sweep() {
 		sh.mu.Lock()
 		for name, t := range sh.tenants {
 			t.measure()
-			if t.refs == 0 && now-t.free >= int64(keepFor) && t.underWay.Load() == 0 && t.requests.full(now) && t.rows.full(now) {
+			if t.refs == 0 && now-t.free >= int64(keepFor) && t.underWay.Load() == 0 && t.requests.full(now) && t.rows.full(now) && t.room.held(now) == 0 {
 				delete(sh.tenants, name)
 				sh.free--
 			}
