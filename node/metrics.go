@@ -68,6 +68,7 @@ func (s svc) Metrics(w io.Writer) error {
 		one("facetd_token_revocations", "gauge", "Tokens and keys that are revoked.", k.Revoked)
 		one("facetd_token_keys_unusable_total", "counter", "Contents of the file of keys that could not be used since the node started.", k.Failures)
 	}
+	one("facetd_tenants_in_use", "gauge", "Tenants with a facet in use here, or a moment ago.", s.n.tenants.Len())
 	one("facetd_placement_applied_index", "gauge", "Last Raft index applied to the placement table.", s.n.table.Applied())
 	one("facetd_goroutines", "gauge", "Goroutines of the process.", runtime.NumGoroutine())
 	one("facetd_uptime_seconds", "gauge", "Time since the node started.", strconv.FormatFloat(time.Since(s.n.started).Seconds(), 'f', 3, 64))
