@@ -63,6 +63,7 @@ type DB struct {
 	// before it failed, see mayFail.
 	schemaFails answer
 	grown       uint32 // pages that the transaction may have, by grow
+	overdrawn   uint32 // pages it has although grow refused them, since grow did not
 
 	// Of the statement being prepared or run.
 	internal     bool         // it is facetd's own: the authorizer allows all

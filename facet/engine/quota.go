@@ -43,13 +43,17 @@ func (db *DB) Rows() int64 { return db.touched }
 // mayGrow asks whether the database may have n pages, before the transaction makes it so
 // large.
 func (db *DB) mayGrow(n uint32) error {
-	switch {
-	case db.grow == nil || n <= db.grown:
+	if db.grow == nil || n <= db.grown {
 		return nil
-	case db.makesRoom && n <= db.store.Pages()+reservePages:
-		return nil // taking rows out of an index may need a page first
 	}
-	if err := db.grow(int64(n-db.grown) * pages.Size); err != nil {
+	more := n - db.grown
+	err := db.grow(int64(more) * pages.Size)
+	switch {
+	case err == nil:
+		db.overdrawn = 0
+	case db.makesRoom && db.overdrawn+more <= reservePages:
+		db.overdrawn += more // taking rows out of an index may need a page first
+	default:
 		return err
 	}
 	db.grown = n

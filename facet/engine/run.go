@@ -21,7 +21,7 @@ type RunOptions struct {
 	Admit func() error
 	// Grow is asked, within the transaction, before the database grows by that many bytes
 	// beyond its size and what was asked for before; its error rolls the transaction back.
-	// Statements that make room may grow by a little without. Nil lets it grow.
+	// Statements that make room may grow by a little in spite of it. Nil lets it grow.
 	Grow func(bytes int64) error
 }
 
