@@ -113,7 +113,11 @@ func (s svc) Delete(ctx context.Context, name facet.Name) error {
 	if err := s.n.tenants.Check(name.Tenant, true); err != nil {
 		return err
 	}
-	return s.n.owners.Delete(ctx, name)
+	err := s.n.owners.Delete(ctx, name)
+	if err == nil {
+		s.n.tenants.Freed(name.Tenant)
+	}
+	return err
 }
 
 // Export implements service.Service.

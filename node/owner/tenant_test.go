@@ -180,6 +180,7 @@ func TestLimitsReachOpenFacets(t *testing.T) {
 	s.change(func(s *facet.TenantSettings) { s.Limits.FacetBytes, s.Limits.StatementMillis = 0, 20 })
 	_, err = l.run(request(n, stmt(endless)))
 	refusedBy(t, err, facet.CodeTimeout, "")
+	s.change(func(s *facet.TenantSettings) { s.Limits.StatementMillis = 0 })
 	l.must(t, n, fill)
 	s.change(func(s *facet.TenantSettings) { s.Limits.MemoryBytes = 1 << 20 })
 	_, err = l.run(request(n, stmt("SELECT count(*) FROM (SELECT v||random() AS w FROM t ORDER BY w)")))

@@ -109,6 +109,16 @@ func (t *Tenant) Grown(taken, grew int64, sure bool) {
 	t.room.using.Add(-taken)
 }
 
+// Freed tells that a facet of the tenant that was owned here is gone.
+func (s *Tenants) Freed(name facet.Tenant) {
+	sh := s.shard(name)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if t := sh.tenants[name]; t != nil {
+		t.room.again.Store(0)
+	}
+}
+
 // Granted is what the tenant holds here for growth. Whoever sums up asks for it before he
 // looks at the sizes.
 func (s *Tenants) Granted(name facet.Tenant) int64 {
