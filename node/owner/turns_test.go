@@ -106,7 +106,7 @@ func TestNoisyTenant(t *testing.T) {
 	c.mu.Lock()
 	c.hands, c.line.most = 1, mostOfOne(1)
 	c.mu.Unlock()
-	const busy = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 20000) SELECT count(*) FROM c"
+	const busy = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 8000) SELECT count(*) FROM c"
 	var done []<-chan *service.Call
 	for range requests {
 		for i := range facets {
