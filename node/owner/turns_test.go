@@ -95,7 +95,7 @@ func TestTurnsBounded(t *testing.T) {
 func TestNoisyTenant(t *testing.T) {
 	l := newWorld().start(t)
 	defer l.stop(t)
-	const facets, requests = 10, 8
+	const facets, requests = 40, 3
 	noisy := func(i int) facet.Name { return facet.Name{Tenant: "noisy", Facet: fmt.Sprint("f", i)} }
 	victim := facet.Name{Tenant: "victim", Facet: "main"}
 	l.must(t, victim, "CREATE TABLE t (v)")
