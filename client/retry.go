@@ -70,6 +70,9 @@ func decide(a attempt) (act action, pause time.Duration, maybe bool) {
 	act = verdict(a, maybe)
 	if act == again {
 		pause = backoff(a)
+		if a.code == facet.CodeThrottled {
+			pause += max(0, a.hint-maxHint) // before that the node refuses again, by its clock
+		}
 		if pause >= a.left || a.try+1 >= maxTries {
 			act, pause = giveUp, 0
 		}

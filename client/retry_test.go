@@ -30,6 +30,9 @@ func TestDecide(t *testing.T) {
 		{"overloaded", answered, facet.CodeOverloaded, false, [5]action{again, again, again, again, again}},
 		{"unavailable", answered, facet.CodeUnavailable, false, [5]action{again, again, again, again, again}},
 		{"disk full", answered, facet.CodeDiskFull, false, [5]action{giveUp, giveUp, giveUp, giveUp, giveUp}},
+		{"throttled", answered, facet.CodeThrottled, false, [5]action{again, again, again, again, again}},
+		{"frozen", answered, facet.CodeFrozen, false, [5]action{giveUp, giveUp, giveUp, giveUp, giveUp}},
+		{"at a limit", answered, facet.CodeLimit, false, [5]action{giveUp, giveUp, giveUp, giveUp, giveUp}},
 		{"not owner", answered, facet.CodeNotOwner, false, [5]action{redirect, redirect, redirect, txGone, txGone}},
 		{"unknown outcome", answered, facet.CodeUnknownOutcome, false, [5]action{again, again, unknown, txGone, unknown}},
 		{"internal", answered, facet.CodeInternal, false, [5]action{giveUp, giveUp, giveUp, giveUp, giveUp}},
@@ -67,6 +70,12 @@ func TestDecideBounds(t *testing.T) {
 		want action
 	}{
 		{"as it is", func(*attempt) {}, again},
+		{"throttled for longer than there is time", func(a *attempt) {
+			a.stage, a.code, a.hint, a.left = answered, facet.CodeThrottled, 20*time.Second, 10*time.Second
+		}, giveUp},
+		{"throttled for shorter", func(a *attempt) {
+			a.stage, a.code, a.hint, a.left = answered, facet.CodeThrottled, 8*time.Second, 10*time.Second
+		}, again},
 		{"no time left", func(a *attempt) { a.left = 0 }, giveUp},
 		{"pause longer than what is left", func(a *attempt) { a.pauses, a.left = 20, 10*time.Millisecond }, giveUp},
 		{"too many tries", func(a *attempt) { a.try = maxTries }, giveUp},
@@ -162,6 +171,16 @@ func TestSeveral(t *testing.T) {
 	} {
 		if got := Several(sql); got != want {
 			t.Errorf("Several(%q) = %v", sql, got)
+		}
+	}
+}
+
+// TestThrottledPause: a node that says when it will have room again is not asked before.
+func TestThrottledPause(t *testing.T) {
+	for _, hint := range []time.Duration{0, 3 * time.Millisecond, time.Second, 9 * time.Second} {
+		_, pause, _ := decide(attempt{stage: answered, code: facet.CodeThrottled, hint: hint, left: time.Minute})
+		if pause < hint || pause > hint+backoffMax {
+			t.Errorf("told to wait %v, waits %v", hint, pause)
 		}
 	}
 }

@@ -30,12 +30,14 @@ const (
 	CodeCanceled      Code = 15 // the caller went away before it ran
 	CodeNotAcceptable Code = 16 // an imported file is not a sound SQLite database
 	CodeBookmark      Code = 17 // the bookmark is damaged, or names nothing this facet ever was
+	CodeFrozen        Code = 18 // an operator has frozen the tenant
 
 	// Try again later: nothing was done.
 	CodeBusy        Code = 32 // an interactive transaction holds the facet
 	CodeOverloaded  Code = 33 // a queue is full
 	CodeUnavailable Code = 34 // owner is recovering, or no majority
 	CodeDiskFull    Code = 35 // the node has no room for writes; reads go on
+	CodeThrottled   Code = 36 // the tenant is over a rate; Limit names it, RetryAfter says when
 
 	// Go to the owner: nothing was done.
 	CodeNotOwner Code = 48
@@ -68,9 +70,9 @@ var codeNames = map[Code]string{
 	CodeLimit: "limit_exceeded", CodeTimeout: "timeout", CodeTxClosed: "tx_closed",
 	CodeKeyConflict: "key_conflict", CodeKeyExpired: "key_expired", CodeReadOnly: "read_only",
 	CodeVersion: "version_mismatch", CodeCanceled: "canceled", CodeNotAcceptable: "not_acceptable",
-	CodeBookmark: "bad_bookmark",
-	CodeBusy:     "busy", CodeOverloaded: "overloaded",
-	CodeUnavailable: "unavailable", CodeDiskFull: "disk_full", CodeNotOwner: "not_owner",
+	CodeBookmark: "bad_bookmark", CodeFrozen: "tenant_frozen",
+	CodeBusy: "busy", CodeOverloaded: "overloaded",
+	CodeUnavailable: "unavailable", CodeDiskFull: "disk_full", CodeThrottled: "throttled", CodeNotOwner: "not_owner",
 	CodeUnknownOutcome: "outcome_unknown", CodeCorrupt: "corrupt", CodeInternal: "internal",
 }
 
@@ -106,7 +108,7 @@ type Error struct {
 
 	SQLite     int           // SQLite extended result code, CodeSQL only
 	Offset     int           // byte offset of the fault in the SQL, -1 or 0 when not known
-	Limit      string        // name of the limit, CodeLimit only
+	Limit      string        // name of the limit, CodeLimit and CodeThrottled only
 	Owner      string        // API address of the owner, CodeNotOwner only
 	Epoch      Epoch         // epoch of that owner
 	RetryAfter time.Duration // hint for Retry errors, zero when there is none
@@ -158,12 +160,14 @@ var (
 	ErrReadOnly     = &Error{Code: CodeReadOnly}
 	ErrCanceled     = &Error{Code: CodeCanceled}
 	ErrBookmark     = &Error{Code: CodeBookmark}
+	ErrFrozen       = &Error{Code: CodeFrozen}
 
 	// Try again: nothing was done.
 	ErrBusy        = &Error{Code: CodeBusy}
 	ErrOverloaded  = &Error{Code: CodeOverloaded}
 	ErrUnavailable = &Error{Code: CodeUnavailable}
 	ErrDiskFull    = &Error{Code: CodeDiskFull}
+	ErrThrottled   = &Error{Code: CodeThrottled}
 	ErrNotOwner    = &Error{Code: CodeNotOwner}
 
 	// Ask before trying again, or use an idempotency key.

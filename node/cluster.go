@@ -34,7 +34,7 @@ func (n *Node) openCluster() (err error) {
 		if err := n.listenPeers(peer.Config{
 			Node: n.dir.Node, Boot: n.boot, Store: n.dir.store,
 			Cluster: n.clusterID, Address: n.cfg.PeerListen, AddressOf: n.peerAddress,
-			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Acks: &n.acks,
+			Handler: n.keeper, Inspector: n.keeper, Snapshots: n.keeper, Placement: &n.door, Orders: orders{n}, Comparer: n.comparer, Meter: n.meter, Acks: &n.acks,
 			Answer: n.answer, Listener: on.PeerListener, Dial: on.PeerDial, Log: n.log,
 		}); err != nil {
 			return err
@@ -314,6 +314,10 @@ func (n *Node) catchUp() uint64 {
 	c := n.changes.Take()
 	if len(c.Rows) > 0 || c.All || c.Nodes {
 		n.owners.Changed(c.Rows, c.All || c.Nodes)
+	}
+	if c.Tenants {
+		n.owners.TenantsChanged()
+		n.copies.TenantsChanged()
 	}
 	if c.Nodes && n.ctx.Err() == nil {
 		n.refreshView() // one may be decommissioned

@@ -103,6 +103,7 @@ func (all figures) Collect(ch chan<- prometheus.Metric) {
 		gauge("facetd_token_revocations", "Tokens and keys that are revoked.", float64(k.Revoked))
 		counter("facetd_token_keys_unusable_total", "Contents of the file of keys that could not be used since the node started.", float64(k.Failures))
 	}
+	gauge("facetd_tenants_in_use", "Tenants with a facet in use here, or a moment ago.", float64(s.n.tenants.Len()))
 	for _, st := range s.n.secrets.States() {
 		of := prometheus.Labels{"credentials": st.Name}
 		if !st.Ends.IsZero() {

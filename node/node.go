@@ -32,6 +32,7 @@ import (
 	"github.com/facetd/facetd/node/native"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/scrub"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/node/steward"
@@ -62,6 +63,7 @@ type Node struct {
 	holder   *lease.Holder
 	grants   *lease.Grants
 	steward  *steward.Steward
+	tenants  *quota.Tenants
 	owners   *owner.Manager
 	copies   *follower.Manager // reads of facets that others own
 	scrubber *scrub.Scrubber
@@ -186,6 +188,10 @@ func (n *Node) openStores() (err error) {
 // openOwners starts to own facets.
 func (n *Node) openOwners() (err error) {
 	n.limits = engine.Limits{FacetBytes: n.cfg.FacetBytes, StatementTime: n.cfg.StatementTimeout}
+	if n.tenants, err = quota.New(quota.Options{Table: n.table, Own: n.ownBytes, Others: n.othersBytes}); err != nil {
+		return err
+	}
+	n.wg.Go(n.sweepTenants)
 	opts := owner.Options{
 		Self:      owner.Member{Node: n.dir.Node, Store: n.dir.store, Boot: n.boot},
 		Placement: n.rows,
@@ -196,6 +202,7 @@ func (n *Node) openOwners() (err error) {
 		Warm:      n.warm,
 		Seen:      func(id cluster.NodeID) bool { return n.seen(id) == cluster.StatusAlive },
 		Admit:     n.admit,
+		Tenants:   n.tenants,
 		Limits:    n.limits,
 		IdleAfter: n.cfg.IdleAfter, MemoryBudget: n.cfg.MemoryBudget,
 		TxIdle: n.cfg.TxIdle, TxTotal: n.cfg.TxTotal,
@@ -209,7 +216,7 @@ func (n *Node) openOwners() (err error) {
 	}
 	n.copies, err = follower.New(follower.Options{
 		Store: n.replicas, Table: n.table, Node: n.dir.Node, StoreID: n.dir.store,
-		Owner: n.owners.Submit, Tell: n.askOwner,
+		Owner: n.owners.Submit, Tell: n.askOwner, Tenants: n.tenants,
 		Limits: n.limits, IdleAfter: n.cfg.IdleAfter, Logger: n.log,
 	})
 	if err != nil {
@@ -270,7 +277,7 @@ func (n *Node) open() {
 	onHTTP := httpapi.Options{
 		Log: n.log, Audit: n.cfg.Audit, NativePath: wire.Path, Version: n.cfg.Version,
 		LoopbackHosts: n.keys == nil && ip != nil && ip.IsLoopback(), BatonSecret: n.batonSecret(),
-		Operator: svc{n},
+		Operator: svc{n}, Tenants: svc{n},
 	}
 	if n.tls != nil {
 		onHTTP.ForwardTLS = n.tls.Client

@@ -35,6 +35,9 @@ func (s svc) Submit(call *service.Call) {
 
 // Create implements service.Service.
 func (s svc) Create(ctx context.Context, name facet.Name) (service.Info, bool, error) {
+	if err := s.n.tenants.Check(name.Tenant, true); err != nil {
+		return service.Info{}, false, err
+	}
 	created, err := s.n.owners.Ensure(ctx, name)
 	if err != nil {
 		return service.Info{}, false, err
@@ -106,10 +109,22 @@ func (s svc) List(_ context.Context, tenant facet.Tenant, after string, limit in
 }
 
 // Delete implements service.Service.
-func (s svc) Delete(ctx context.Context, name facet.Name) error { return s.n.owners.Delete(ctx, name) }
+func (s svc) Delete(ctx context.Context, name facet.Name) error {
+	if err := s.n.tenants.Check(name.Tenant, true); err != nil {
+		return err
+	}
+	err := s.n.owners.Delete(ctx, name)
+	if err == nil {
+		s.n.tenants.Freed(name.Tenant)
+	}
+	return err
+}
 
 // Export implements service.Service.
 func (s svc) Export(ctx context.Context, name facet.Name) (service.Export, error) {
+	if err := s.n.tenants.Check(name.Tenant, false); err != nil {
+		return nil, err
+	}
 	return s.n.owners.Export(ctx, name)
 }
 
@@ -117,6 +132,9 @@ func (s svc) Export(ctx context.Context, name facet.Name) (service.Export, error
 // memory stays bounded and nothing exists until SQLite has found it sound.
 func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace bool) (service.Info, error) {
 	row, exists, err := s.n.rows.Confirm(ctx, name)
+	if err == nil {
+		err = s.n.mayImport(name.Tenant, exists)
+	}
 	switch {
 	case err != nil:
 		return service.Info{}, err
@@ -125,26 +143,38 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 	case exists && !row.Local: // before anything is read
 		return service.Info{}, owner.NotOwner(&row)
 	}
+	limits := s.n.limitsOf(name.Tenant)
 	tmp, err := s.n.tempDir()
 	if err != nil {
 		return service.Info{}, err
 	}
 	defer os.RemoveAll(tmp)
 	upload, clean := filepath.Join(tmp, "upload.db"), filepath.Join(tmp, "clean.db")
-	if err := receive(upload, r, s.n.cfg.FacetBytes); err != nil {
+	if err := receive(upload, r, limits.FacetBytes); err != nil {
 		return service.Info{}, err
 	}
-	made, err := engine.ConvertImport(ctx, upload, clean, s.n.limits)
+	made, err := engine.ConvertImport(ctx, upload, clean, limits)
 	if err != nil {
 		return service.Info{}, err
 	}
 	if err := os.Remove(upload); err != nil {
 		return service.Info{}, facet.Errorf(facet.CodeInternal, "import %s: %v", name, err)
 	}
-	if err := s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, facet.Lineage{}, replace); err != nil {
+	if err := s.importFile(ctx, name, clean, made, facet.Lineage{}, replace); err != nil {
 		return service.Info{}, err
 	}
 	return s.Stat(ctx, name)
+}
+
+// importFile makes a converted file a facet, if its tenant has room for it. What a replaced
+// one leaves is counted until it is gone.
+func (s svc) importFile(ctx context.Context, name facet.Name, clean string, made engine.Imported, of facet.Lineage, replace bool) error {
+	done, err := s.n.importRoom(name.Tenant, made.Pages)
+	if err == nil {
+		err = s.n.owners.Import(ctx, name, clean, made.Pages, made.Sum, of, replace)
+	}
+	done(err == nil)
+	return err
 }
 
 // Clone implements service.Service (rule R48). The source is exported at one committed
@@ -153,6 +183,12 @@ func (s svc) Import(ctx context.Context, name facet.Name, r io.Reader, replace b
 // for they belong to the source.
 func (s svc) Clone(ctx context.Context, name, to facet.Name) (service.Info, error) {
 	row, ok, err := s.n.rows.Confirm(ctx, name)
+	if err == nil {
+		err = s.n.tenants.Check(name.Tenant, false)
+	}
+	if err == nil {
+		err = s.n.mayImport(to.Tenant, false)
+	}
 	switch {
 	case err != nil:
 		return service.Info{}, err
@@ -170,9 +206,9 @@ func (s svc) Clone(ctx context.Context, name, to facet.Name) (service.Info, erro
 	}
 	defer os.RemoveAll(tmp)
 	clean := filepath.Join(tmp, "clean.db")
-	of, made, err := s.copyOf(ctx, name, filepath.Join(tmp, "copy.db"), clean)
+	of, made, err := s.copyOf(ctx, name, filepath.Join(tmp, "copy.db"), clean, s.n.limitsOf(to.Tenant))
 	if err == nil {
-		err = s.n.owners.Import(ctx, to, clean, made.Pages, made.Sum, of, false)
+		err = s.importFile(ctx, to, clean, made, of, false)
 	}
 	if errors.Is(err, facet.ErrExists) {
 		err = cloneExists(to)
@@ -188,7 +224,7 @@ func cloneExists(to facet.Name) error {
 }
 
 // copyOf writes a facet to the file clean, ready to be imported, by way of the file raw.
-func (s svc) copyOf(ctx context.Context, name facet.Name, raw, clean string) (of facet.Lineage, made engine.Imported, err error) {
+func (s svc) copyOf(ctx context.Context, name facet.Name, raw, clean string, limits engine.Limits) (of facet.Lineage, made engine.Imported, err error) {
 	e, err := s.n.owners.Export(ctx, name)
 	if err != nil {
 		return of, made, err
@@ -211,7 +247,7 @@ func (s svc) copyOf(ctx context.Context, name facet.Name, raw, clean string) (of
 	if err != nil || e.Size() == 0 {
 		return of, made, err
 	}
-	made, err = engine.ConvertImport(ctx, raw, clean, s.n.limits)
+	made, err = engine.ConvertImport(ctx, raw, clean, limits)
 	return of, made, err
 }
 

@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/owner"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/placement"
 	"github.com/facetd/facetd/placement/planner"
 )
@@ -67,6 +69,26 @@ func placementError(err error) error {
 		told = facet.Errorf(facet.CodeExists, "the facet was changed by another request meanwhile")
 	}
 	return &refusal{told, refused}
+}
+
+// named puts what the table says of a tenant into a refusal because of it.
+func (p *proposals) named(tenant facet.Tenant, err error) error {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	switch r.why.Outcome {
+	case placement.RefusedTenantLimit:
+		r.told = facetsError(tenant, p.table.Settings(tenant).Limits.Facets)
+	case placement.RefusedFrozen:
+		r.told = quota.FrozenError(tenant, max(p.table.Settings(tenant).Freeze, facet.FreezeWrites))
+	}
+	return err
+}
+
+func facetsError(tenant facet.Tenant, most uint64) *facet.Error {
+	return &facet.Error{Code: facet.CodeLimit, Limit: facet.LimitNames[0], Message: fmt.Sprintf(
+		"tenant %s has as many facets as it may (limit facets = %d); delete some or have the limit raised", tenant, most)}
 }
 
 // refusal is what a client is told, with the reason for those inside the node.
@@ -212,7 +234,7 @@ func (p *proposals) ownSet(id facet.Incarnation) (placement.Set, error) {
 func (p *proposals) create(ctx context.Context, c placement.Create) (owner.Row, error) {
 	res, err := p.do(ctx, c)
 	if err != nil {
-		return owner.Row{}, err
+		return owner.Row{}, p.named(c.Name.Tenant, err)
 	}
 	if gone(res.Facet) {
 		return owner.Row{}, facet.Errorf(facet.CodeUnavailable, "a facet of that name is just being deleted; try again")
@@ -314,7 +336,7 @@ func (p *proposals) Bind(ctx context.Context, name facet.Name, old, row owner.Ro
 	case err == nil:
 		return nil
 	case errors.As(err, &refused), errors.Is(err, consensus.ErrFull):
-		return placementError(err)
+		return p.named(name.Tenant, placementError(err))
 	}
 	return facet.Errorf(facet.CodeUnknownOutcome, "whether %s leads to its new content now is not known: %v", name, err)
 }

@@ -160,8 +160,10 @@ func (c Create) apply(s *state, index uint64) Result {
 	if s.rows.live >= MaxFacets {
 		return s.refuse(RefusedFull, index)
 	}
-	if !c.Detached && !s.mayName(c.Name.Tenant) {
-		return s.refuse(RefusedTenantLimit, index)
+	if !c.Detached {
+		if o := s.mayName(c.Name.Tenant); o != Done {
+			return s.refuse(o, index)
+		}
 	}
 	r := row{
 		incarnation: c.Incarnation, facet: c.Name.Facet, tenant: s.tenantOf(c.Name.Tenant),
@@ -179,16 +181,6 @@ func (c Create) apply(s *state, index uint64) Result {
 	ref := s.addRow(r)
 	s.changed = append(s.changed, c.Incarnation)
 	return s.answer(Done, index, ref)
-}
-
-// mayName tells whether a tenant may have one more name.
-func (s *state) mayName(name facet.Tenant) bool {
-	i, ok := s.findTenant(name)
-	if !ok {
-		return true
-	}
-	t := s.tenants[i]
-	return t.limits == nil || t.limits.Facets == 0 || uint64(t.bound) < t.limits.Facets
 }
 
 func (c Acquire) apply(s *state, index uint64) Result {
@@ -365,8 +357,10 @@ func (c Bind) apply(s *state, index uint64) Result {
 		return s.answer(RefusedName, index, oldRef)
 	case !taken && !c.Old.IsZero():
 		return s.refuse(RefusedName, index)
-	case !taken && !r.bound && !s.mayName(c.Name.Tenant):
-		return s.answer(RefusedTenantLimit, index, ref)
+	case !taken && !r.bound:
+		if o := s.mayName(c.Name.Tenant); o != Done {
+			return s.answer(o, index, ref)
+		}
 	}
 	if taken {
 		old := s.rows.at(oldRef)
@@ -392,11 +386,6 @@ func (c SetClusterID) apply(s *state, index uint64) Result {
 		return s.refuse(RefusedCluster, index)
 	}
 	s.cluster = c.ID
-	return Result{Outcome: Done, Index: index}
-}
-
-func (c SetTenantLimits) apply(s *state, index uint64) Result {
-	s.setLimits(c.Tenant, c.Limits)
 	return Result{Outcome: Done, Index: index}
 }
 

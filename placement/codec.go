@@ -49,6 +49,10 @@ import (
 //	                    2 decommissioning)
 //	RemoveNode      14  node text
 //	Pin             15  incarnation, flags byte (1 pinned)
+//	ChangeTenant    16  tenant text (empty for the defaults), fields 2, then for
+//	                    each of them, from the lowest bit: limits 8 bytes each in
+//	                    the order of SetTenantLimits, freeze byte (0 no, 1 writes,
+//	                    2 all). A limit of 2^64-1 is none
 //
 // A result is
 //
@@ -170,6 +174,8 @@ func DecodeCommand(src []byte) (Command, error) {
 		r := Pin{Incarnation: d.incarnation()}
 		r.Pinned = d.flags(flagPin)&flagPin != 0
 		c = r
+	case KindChangeTenant:
+		c = d.changeTenant()
 	default:
 		return nil, fmt.Errorf("decode placement command: kind %d: %w", kind, ErrUnknownCommand)
 	}
@@ -251,6 +257,19 @@ func (c RemoveNode) appendPayload(dst []byte) []byte { return appendText(dst, st
 
 func (c Pin) appendPayload(dst []byte) []byte {
 	return append(append(dst, c.Incarnation[:]...), bitIf(c.Pinned, flagPin))
+}
+
+func (c ChangeTenant) appendPayload(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint16(appendText(dst, string(c.Tenant)), uint16(c.Fields))
+	for i, v := range c.Settings.Limits.All() {
+		if c.Fields&(1<<i) != 0 {
+			dst = binary.BigEndian.AppendUint64(dst, *v)
+		}
+	}
+	if c.Fields&facet.FieldFreeze != 0 {
+		dst = append(dst, byte(c.Settings.Freeze))
+	}
+	return dst
 }
 
 // AppendBinary appends the encoded form of r.
@@ -364,10 +383,9 @@ func encodeMembers(list []Member) string {
 	return string(b)
 }
 
-func appendLimits(dst []byte, l TenantLimits) []byte {
-	for _, v := range [...]uint64{l.Facets, l.FacetBytes, l.TotalBytes, l.RequestsPerSecond,
-		l.RowsPerSecond, l.ConcurrentRequests, l.StatementMillis, l.MemoryBytes} {
-		dst = binary.BigEndian.AppendUint64(dst, v)
+func appendLimits(dst []byte, l facet.TenantLimits) []byte {
+	for _, v := range l.All() {
+		dst = binary.BigEndian.AppendUint64(dst, *v)
 	}
 	return dst
 }

@@ -38,6 +38,15 @@ func golden(t *testing.T, file string, got []byte) {
 	}
 }
 
+// limits8 has every limit, the last as given.
+func limits8(last uint64) (l facet.TenantLimits) {
+	for i, v := range l.All() {
+		*v = uint64(i + 1)
+	}
+	l.MemoryBytes = last
+	return l
+}
+
 // samples has every command once, every field filled.
 func samples() []Command {
 	return []Command{
@@ -52,7 +61,7 @@ func samples() []Command {
 		Tomb{Incarnation: incarnation(1), Epoch: 9},
 		Bind{Name: name("acme", "Notes"), Old: incarnation(1), OldEpoch: 9, New: incarnation(2)},
 		SetClusterID{ID: cluster.ID{15: 9}},
-		SetTenantLimits{Tenant: "acme", Limits: TenantLimits{1, 2, 3, 4, 5, 6, 7, 8}},
+		SetTenantLimits{Tenant: "acme", Limits: limits8(8)},
 		RaiseGeneration{Generation: 258},
 		Renew{},
 		SetNode{Node: "n1", State: NodeDecommissioning},
@@ -61,6 +70,8 @@ func samples() []Command {
 		Create{Name: name("acme", "Notes"), Incarnation: incarnation(1), Owner: owner("n1", 2), Set: setOf("n1", 1),
 			Lineage: lineage(3, true)},
 		Bind{Name: name("acme", "Notes"), Old: incarnation(1), OldEpoch: 9, New: incarnation(2), Unserved: true},
+		ChangeTenant{Tenant: "acme", Fields: facet.FieldsKnown, Settings: facet.TenantSettings{Limits: limits8(facet.NoLimit), Freeze: facet.FreezeAll}},
+		ChangeTenant{Fields: facet.FieldOf(0) | facet.FieldOf(6), Settings: facet.TenantSettings{Limits: facet.TenantLimits{Facets: 9}}},
 	}
 }
 
@@ -152,6 +163,11 @@ func TestCommandLimits(t *testing.T) {
 		RemoveNode{},
 		Pin{Pinned: true},
 		Create{Name: name("acme", "a"), Incarnation: incarnation(1), Owner: owner("n1", 1), Set: setOf("n1", 1), Lineage: facet.Lineage{Lossy: true}},
+		ChangeTenant{Tenant: "acme"},
+		ChangeTenant{Tenant: "acme", Fields: 1 << 9},
+		ChangeTenant{Tenant: "Acme", Fields: facet.FieldOf(0)},
+		ChangeTenant{Tenant: "acme", Fields: facet.FieldFreeze, Settings: facet.TenantSettings{Freeze: 3}},
+		ChangeTenant{Fields: facet.FieldFreeze, Settings: facet.TenantSettings{Freeze: facet.FreezeAll}},
 	} {
 		if got, err := DecodeCommand(AppendCommand(nil, c)); err == nil {
 			t.Errorf("command %d %+v was accepted as %+v", i, c, got)

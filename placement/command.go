@@ -24,6 +24,7 @@ const (
 	KindSetNode         Kind = 13
 	KindRemoveNode      Kind = 14
 	KindPin             Kind = 15
+	KindChangeTenant    Kind = 16
 )
 
 // Command is one change of the table. What it expects of the table is part of
@@ -149,10 +150,22 @@ type Bind struct {
 // SetClusterID names the cluster, once.
 type SetClusterID struct{ ID cluster.ID }
 
-// SetTenantLimits replaces the limits of a tenant; zero limits remove them.
+// SetTenantLimits replaces the limits of a tenant; zero limits remove them. It leaves a
+// freeze as it is. Its successor is ChangeTenant; it stays for logs that have it.
 type SetTenantLimits struct {
 	Tenant facet.Tenant
-	Limits TenantLimits
+	Limits facet.TenantLimits
+}
+
+// ChangeTenant changes some settings of a tenant and leaves the others as they are, so
+// that two who change different ones do not undo each other. Without a Tenant it changes
+// the defaults of all tenants. It is refused with RefusedFull where it would be the
+// settings of one tenant more than MaxTenants.
+type ChangeTenant struct {
+	Tenant facet.Tenant       // empty: the defaults
+	Fields facet.TenantFields // which of Settings count; the others are zero
+	// Settings has for each of Fields its new value; zero takes the setting back.
+	Settings facet.TenantSettings
 }
 
 // RaiseGeneration lifts all epochs issued from now on above every epoch of
@@ -199,3 +212,4 @@ func (Renew) Kind() Kind           { return KindRenew }
 func (SetNode) Kind() Kind         { return KindSetNode }
 func (RemoveNode) Kind() Kind      { return KindRemoveNode }
 func (Pin) Kind() Kind             { return KindPin }
+func (ChangeTenant) Kind() Kind    { return KindChangeTenant }

@@ -230,8 +230,46 @@ func (d *decoder) set(needed bool) Set {
 	return s
 }
 
-func (d *decoder) limits() TenantLimits {
-	return TenantLimits{Facets: d.u64(), FacetBytes: d.u64(), TotalBytes: d.u64(),
-		RequestsPerSecond: d.u64(), RowsPerSecond: d.u64(), ConcurrentRequests: d.u64(),
-		StatementMillis: d.u64(), MemoryBytes: d.u64()}
+func (d *decoder) limits() (l facet.TenantLimits) {
+	for _, v := range l.All() {
+		*v = d.u64()
+	}
+	return l
+}
+
+func (d *decoder) freeze() facet.Freeze {
+	f := facet.Freeze(d.u8())
+	if !f.Known() {
+		d.fail("unknown freeze %d", f)
+	}
+	return f
+}
+
+// tenantOrDefaults reads a tenant, or nothing, which stands for the defaults.
+func (d *decoder) tenantOrDefaults() facet.Tenant {
+	if len(d.b) > 0 && d.b[0] == 0 {
+		d.take(1)
+		return ""
+	}
+	return d.tenant()
+}
+
+func (d *decoder) changeTenant() (c ChangeTenant) {
+	c.Tenant, c.Fields = d.tenantOrDefaults(), facet.TenantFields(d.u16())
+	known := facet.FieldsKnown
+	if c.Tenant == "" {
+		known = facet.FieldsOfLimits
+	}
+	if c.Fields&^known != 0 || c.Fields == 0 {
+		d.fail("fields %#x of tenant %q", uint16(c.Fields), c.Tenant)
+	}
+	for i, v := range c.Settings.Limits.All() {
+		if c.Fields&(1<<i) != 0 {
+			*v = d.u64()
+		}
+	}
+	if c.Fields&facet.FieldFreeze != 0 {
+		c.Settings.Freeze = d.freeze()
+	}
+	return c
 }

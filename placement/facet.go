@@ -209,30 +209,6 @@ type Node struct {
 	Index   uint64 // log index of the last change
 }
 
-// TenantLimits are the hard stops of one tenant. Zero means the default of the
-// node that enforces it; Facets is enforced by the table itself and zero there
-// means no limit.
-type TenantLimits struct {
-	Facets             uint64
-	FacetBytes         uint64
-	TotalBytes         uint64
-	RequestsPerSecond  uint64
-	RowsPerSecond      uint64
-	ConcurrentRequests uint64
-	StatementMillis    uint64
-	MemoryBytes        uint64
-}
-
-// IsZero reports whether every limit is the default.
-func (l TenantLimits) IsZero() bool { return l == TenantLimits{} }
-
-// TenantUse is what a tenant has in the table.
-type TenantUse struct {
-	Facets uint64 // names that lead to a facet
-	Rows   uint64 // rows in all, detached and retired ones too
-	Limits TenantLimits
-}
-
 // epochOf is the first epoch of a generation.
 func epochOf(generation uint16) facet.Epoch { return facet.Epoch(generation)<<48 | 1 }
 

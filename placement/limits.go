@@ -27,6 +27,10 @@ const (
 	// MaxNodes bounds the registered nodes.
 	MaxNodes = cluster.MaxNodes
 
+	// MaxTenants bounds the tenants with settings of their own: as many as there may be
+	// facets at the design point, some 150 bytes each.
+	MaxTenants = 1 << 20
+
 	// MaxList bounds the rows one List call copies under the read lock.
 	MaxList = 1000
 

@@ -98,12 +98,19 @@ func (m *model) check(t *testing.T, tab *Table) {
 				}
 			}
 		}
-		if (use != TenantUse{uint64(bound), uint64(rows), m.limits[tn]}) {
-			t.Fatalf("Tenant(%s) = %+v, want %d bound of %d, %+v", tn, use, bound, rows, m.limits[tn])
+		if (use != TenantUse{uint64(bound), uint64(rows), m.tenants[tn]}) {
+			t.Fatalf("Tenant(%s) = %+v, want %d bound of %d, %+v", tn, use, bound, rows, m.tenants[tn])
+		}
+		i := slices.IndexFunc(tab.Tenants("", MaxList), func(r TenantRow) bool { return r.Tenant == tn })
+		if set := m.tenants[tn]; i < 0 != set.IsZero() || i >= 0 && tab.Tenants("", MaxList)[i] != (TenantRow{tn, uint64(bound), set}) {
+			t.Fatalf("Tenants() = %+v, want %s with %+v", tab.Tenants("", MaxList), tn, set)
 		}
 		if n := len(tab.List(tn, "", MaxList)); n != bound {
 			t.Fatalf("List(%s) has %d, want %d", tn, n, bound)
 		}
+	}
+	if tab.Defaults() != m.defaults {
+		t.Fatalf("Defaults() = %+v, want %+v", tab.Defaults(), m.defaults)
 	}
 	for id := range m.dead {
 		if !tab.Tombstoned(id) {

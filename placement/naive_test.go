@@ -7,18 +7,19 @@ import (
 
 // model is the table told naively: plain maps, searched from end to end.
 type model struct {
-	rows   map[facet.Incarnation]Facet
-	dead   map[facet.Incarnation]bool
-	nodes  map[cluster.NodeID]RegisterNode
-	states map[cluster.NodeID]NodeState
-	limits map[facet.Tenant]TenantLimits
-	id     cluster.ID
-	gen    uint16
+	rows     map[facet.Incarnation]Facet
+	dead     map[facet.Incarnation]bool
+	nodes    map[cluster.NodeID]RegisterNode
+	states   map[cluster.NodeID]NodeState
+	tenants  map[facet.Tenant]facet.TenantSettings
+	defaults facet.TenantLimits
+	id       cluster.ID
+	gen      uint16
 }
 
 func newModel() *model {
 	return &model{rows: map[facet.Incarnation]Facet{}, dead: map[facet.Incarnation]bool{},
-		nodes: map[cluster.NodeID]RegisterNode{}, states: map[cluster.NodeID]NodeState{}, limits: map[facet.Tenant]TenantLimits{}}
+		nodes: map[cluster.NodeID]RegisterNode{}, states: map[cluster.NodeID]NodeState{}, tenants: map[facet.Tenant]facet.TenantSettings{}}
 }
 
 func (m *model) byName(n facet.Name) (Facet, bool) {
@@ -30,14 +31,26 @@ func (m *model) byName(n facet.Name) (Facet, bool) {
 	return Facet{}, false
 }
 
-func (m *model) full(t facet.Tenant) bool {
+// mayName is why a tenant gets no further name, or 0.
+func (m *model) mayName(t facet.Tenant) Outcome {
+	most := m.tenants[t].Limits.Facets
+	if most == 0 {
+		most = m.defaults.Facets
+	}
+
 	n := uint64(0)
 	for _, f := range m.rows {
 		if f.Bound && f.Name.Tenant == t {
 			n++
 		}
 	}
-	return m.limits[t].Facets > 0 && n >= m.limits[t].Facets
+	switch {
+	case m.tenants[t].Freeze != facet.NotFrozen:
+		return RefusedFrozen
+	case most != 0 && most != facet.NoLimit && n >= most:
+		return RefusedTenantLimit
+	}
+	return 0
 }
 
 func (m *model) badOwner(o Owner) Outcome {
@@ -126,8 +139,8 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		if o := first(m.badOwner(c.Owner), m.badSet(c.Set, c.Owner)); o != 0 {
 			return o, none
 		}
-		if !c.Detached && m.full(c.Name.Tenant) {
-			return RefusedTenantLimit, none
+		if o := m.mayName(c.Name.Tenant); o != 0 && !c.Detached {
+			return o, none
 		}
 		f := Facet{Name: c.Name, Incarnation: c.Incarnation, State: Creating, Bound: !c.Detached,
 			Epoch: m.next(0), Owner: c.Owner, Next: c.Set, Lineage: c.Lineage}
@@ -267,8 +280,8 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 			return RefusedName, old.Incarnation
 		case !taken && c.Old != none:
 			return RefusedName, none
-		case !taken && !f.Bound && m.full(c.Name.Tenant):
-			return RefusedTenantLimit, f.Incarnation
+		case !taken && !f.Bound && m.mayName(c.Name.Tenant) != 0:
+			return m.mayName(c.Name.Tenant), f.Incarnation
 		case taken && (!isLive(old) || c.Unserved && old.State == Active):
 			return RefusedState, old.Incarnation
 		case taken && old.Epoch != c.OldEpoch:
@@ -287,7 +300,29 @@ func (m *model) apply(c Command, index uint64) (Outcome, facet.Incarnation) {
 		m.id = c.ID
 		return Done, none
 	case SetTenantLimits:
-		m.limits[c.Tenant] = c.Limits
+		set := m.tenants[c.Tenant]
+		set.Limits = c.Limits
+		m.tenants[c.Tenant] = set
+		return Done, none
+	case ChangeTenant: // of what randomCommand draws
+		set := m.tenants[c.Tenant]
+		if c.Tenant == "" {
+			set = facet.TenantSettings{Limits: m.defaults}
+		}
+		if c.Fields&facet.FieldOf(0) != 0 {
+			set.Limits.Facets = c.Settings.Limits.Facets
+		}
+		if c.Fields&facet.FieldOf(7) != 0 {
+			set.Limits.MemoryBytes = c.Settings.Limits.MemoryBytes
+		}
+		if c.Fields&facet.FieldFreeze != 0 {
+			set.Freeze = c.Settings.Freeze
+		}
+		if c.Tenant == "" {
+			m.defaults = set.Limits
+		} else {
+			m.tenants[c.Tenant] = set
+		}
 		return Done, none
 	case RaiseGeneration:
 		if c.Generation < m.gen {

@@ -29,6 +29,7 @@ const (
 	RefusedCluster     Outcome = 29 // the table is of another cluster
 	RefusedGeneration  Outcome = 30 // the generation is below the one there is
 	RefusedInUse       Outcome = 31 // the node is active, or a row names it
+	RefusedFrozen      Outcome = 32 // the tenant is frozen and gets no facets
 )
 
 var outcomeNames = map[Outcome]string{
@@ -41,6 +42,7 @@ var outcomeNames = map[Outcome]string{
 	RefusedTenantLimit: "tenant has as many facets as it may", RefusedFull: "placement table is full",
 	RefusedLease: "the node's last process may still hold its lease", RefusedCluster: "another cluster",
 	RefusedGeneration: "generation is below the current one", RefusedInUse: "node is in use",
+	RefusedFrozen: "tenant is frozen",
 }
 
 // String is the outcome in words, empty for one that is not known.

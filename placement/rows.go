@@ -51,10 +51,10 @@ type row struct {
 // tenant is shared by the rows of one tenant. Its name never changes; the rest
 // is guarded by the table's lock.
 type tenant struct {
-	name   facet.Tenant
-	bound  uint32
-	rows   uint32
-	limits *TenantLimits // nil: all default; replaced, never changed
+	name     facet.Tenant
+	bound    uint32
+	rows     uint32
+	settings *facet.TenantSettings // nil: none; replaced, never changed
 }
 
 func (r *row) name() facet.Name { return facet.Name{Tenant: r.tenant.name, Facet: r.facet} }

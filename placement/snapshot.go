@@ -21,7 +21,7 @@ import (
 //
 //	offset size
 //	 0      8   magic "fctplace"
-//	 8      2   version, 1
+//	 8      2   version, 1 or 2
 //	10      2   zero
 //
 // and goes on with blocks
@@ -37,7 +37,8 @@ import (
 //	1 meta      once: applied index 8, generation 2, cluster id
 //	2 node      node text, store id, boot id, machine id, API and peer with two
 //	            length bytes each, zone text, version text, state byte, index 8
-//	3 limits    tenant text, eight limits
+//	3 settings  tenant text, eight limits; in version 2 also a freeze byte, and a
+//	            tenant without text for the defaults
 //	4 owner     node text, boot id; numbered from 1 as they come
 //	5 set       set; numbered from 1 as they come
 //	6 row       incarnation, epoch 8, active epoch 8, index 8, owner number 4,
@@ -45,12 +46,15 @@ import (
 //	            number 4 (0 for none), state byte, flags byte (1 bound, 2
 //	            pinned, 4 lineage), name, lineage if its flag is set
 //	7 tombstone incarnation
-//	8 end       once: count 8 of each of node, limits, owner, set, row, tombstone
+//	8 end       once: count 8 of each of node, settings, owner, set, row, tombstone
 //
+// Version 2 is written where a tenant is frozen or there are defaults, so that a release
+// that knows of neither can read what has neither, and refuses the rest.
 // Nothing follows the end block, so a stream cut anywhere is noticed.
 const (
 	snapshotMagic   = "fctplace"
-	snapshotVersion = 1
+	snapshotVersion = 2
+	snapshotPlain   = 1 // without freezes and defaults
 	snapshotHeadLen = 12
 	blockHeadLen    = 12
 )
@@ -58,7 +62,7 @@ const (
 const (
 	blockMeta      = 1
 	blockNode      = 2
-	blockLimits    = 3
+	blockSettings  = 3
 	blockOwner     = 4
 	blockSet       = 5
 	blockRow       = 6
@@ -79,7 +83,8 @@ type Snapshot struct {
 	generation uint16
 	cluster    cluster.ID
 	nodes      []*Node
-	limits     *btree.Map[facet.Tenant, *TenantLimits]
+	settings   *btree.Map[facet.Tenant, *facet.TenantSettings]
+	defaults   facet.TenantLimits
 	chunks     []*chunk
 	tombBlocks []*[tombBlockLen]facet.Incarnation
 	tombs      int
@@ -93,7 +98,7 @@ func (t *Table) Freeze() *Snapshot {
 	s := t.s
 	f := &Snapshot{
 		applied: s.applied, generation: s.generation, cluster: s.cluster,
-		limits: s.limits.Copy(), chunks: s.rows.freeze(),
+		settings: s.settings.Copy(), defaults: s.defaults, chunks: s.rows.freeze(),
 		tombBlocks: slices.Clone(s.tombs.blocks), tombs: s.tombs.n,
 	}
 	for _, n := range s.nodes {
@@ -112,7 +117,8 @@ func (f *Snapshot) Index() uint64 { return f.applied }
 // WriteTo writes the snapshot.
 func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 	w := blockWriter{out: out}
-	head := binary.BigEndian.AppendUint16([]byte(snapshotMagic), snapshotVersion)
+	version := f.version()
+	head := binary.BigEndian.AppendUint16([]byte(snapshotMagic), version)
 	w.write(append(head, 0, 0))
 
 	w.begin(blockMeta)
@@ -130,12 +136,19 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		w.buf = binary.BigEndian.AppendUint64(w.buf, n.Index)
 		w.record()
 	}
-	w.begin(blockLimits)
-	f.limits.Scan(func(t facet.Tenant, l *TenantLimits) bool {
-		w.buf = appendLimits(appendText(w.buf, string(t)), *l)
+	w.begin(blockSettings)
+	setting := func(t facet.Tenant, set *facet.TenantSettings) bool {
+		w.buf = appendLimits(appendText(w.buf, string(t)), set.Limits)
+		if version != snapshotPlain {
+			w.buf = append(w.buf, byte(set.Freeze))
+		}
 		w.record()
 		return w.err == nil
-	})
+	}
+	if !f.defaults.IsZero() {
+		setting("", &facet.TenantSettings{Limits: f.defaults})
+	}
+	f.settings.Scan(setting)
 	owners, sets := f.writeShared(&w)
 	w.begin(blockRow)
 	for _, c := range f.chunks {
@@ -164,6 +177,21 @@ func (f *Snapshot) WriteTo(out io.Writer) (int64, error) {
 		return w.n, fmt.Errorf("write placement snapshot at %d: %w", f.applied, w.err)
 	}
 	return w.n, nil
+}
+
+// version is the lowest version that can hold the snapshot.
+func (f *Snapshot) version() uint16 {
+	version := uint16(snapshotPlain)
+	if !f.defaults.IsZero() {
+		version = snapshotVersion
+	}
+	f.settings.Scan(func(_ facet.Tenant, set *facet.TenantSettings) bool {
+		if set.Freeze != facet.NotFrozen {
+			version = snapshotVersion
+		}
+		return version == snapshotPlain
+	})
+	return version
 }
 
 // writeShared writes the owners and sets that rows refer to and numbers them.
@@ -284,6 +312,7 @@ func (t *Table) Restore(in io.Reader) error {
 	t.mu.Lock()
 	t.s = s
 	t.mu.Unlock()
+	t.settingsVersion.Add(1)
 	t.watch.reset(s.applied)
 	return nil
 }
@@ -300,11 +329,12 @@ func readSnapshot(in io.Reader) (*state, error) {
 
 // restorer builds a state from the blocks of a snapshot.
 type restorer struct {
-	s      *state
-	in     *bufio.Reader
-	counts [blockKinds]uint64
-	owners []*Owner   // by number
-	sets   []*members // by number
+	s       *state
+	in      *bufio.Reader
+	version uint16
+	counts  [blockKinds]uint64
+	owners  []*Owner   // by number
+	sets    []*members // by number
 }
 
 func (r *restorer) run() error {
@@ -315,8 +345,9 @@ func (r *restorer) run() error {
 	if string(head[:8]) != snapshotMagic {
 		return errors.New("magic is missing")
 	}
-	if v := binary.BigEndian.Uint16(head[8:]); v != snapshotVersion || head[10]|head[11] != 0 {
-		return fmt.Errorf("version %d, want %d", v, snapshotVersion)
+	r.version = binary.BigEndian.Uint16(head[8:])
+	if r.version < snapshotPlain || r.version > snapshotVersion || head[10]|head[11] != 0 {
+		return fmt.Errorf("version %d, want at most %d", r.version, snapshotVersion)
 	}
 	buf := make([]byte, blockHeadLen+maxBlockLen)
 	last := byte(0)
@@ -363,14 +394,8 @@ func (r *restorer) block(kind byte, payload []byte) error {
 			}
 		case blockNode:
 			r.node(d)
-		case blockLimits:
-			t, l := d.tenant(), d.limits()
-			if _, dup := r.s.limits.Get(t); dup || l.IsZero() {
-				d.fail("limits of %s are empty or there twice", t)
-			}
-			if d.err == nil {
-				r.s.setLimits(t, l)
-			}
+		case blockSettings:
+			r.settings(d)
 		case blockOwner:
 			o := d.owner()
 			if len(r.owners) > MaxFacets {
@@ -409,6 +434,29 @@ func (r *restorer) block(kind byte, payload []byte) error {
 		}
 	}
 	return d.err
+}
+
+func (r *restorer) settings(d *decoder) {
+	var t facet.Tenant
+	var set facet.TenantSettings
+	if r.version == snapshotPlain {
+		t, set.Limits = d.tenant(), d.limits()
+	} else {
+		t, set.Limits, set.Freeze = d.tenantOrDefaults(), d.limits(), d.freeze()
+	}
+	_, dup := r.s.settings.Get(t)
+	if t == "" {
+		dup = !r.s.defaults.IsZero() || set.Freeze != facet.NotFrozen
+	}
+	switch {
+	case d.err != nil:
+	case dup || set.IsZero() || r.s.settings.Len() >= MaxTenants:
+		d.fail("settings of %q are empty, of no sense, there twice, or too many", t)
+	case t == "":
+		r.s.defaults = set.Limits
+	default:
+		r.s.setSettings(t, set)
+	}
 }
 
 func (r *restorer) node(d *decoder) {

@@ -22,7 +22,7 @@ func sampleTable(t testing.TB) *Table {
 	}
 	commands := []Command{
 		SetClusterID{cluster.ID{15: 7}}, RaiseGeneration{2}, register("n1", 1), register("n2", 2),
-		SetTenantLimits{"bolt", TenantLimits{Facets: 9}},
+		SetTenantLimits{"bolt", facet.TenantLimits{Facets: 9}},
 		create(1, "creating", false), create(2, "active", false), create(3, "gone", false),
 		create(4, "old", false), create(5, "old", true), create(6, "detached", true), create(7, "deleting", false),
 		Activate{incarnation(2), 2<<48 | 1, bootID(1)},
@@ -92,7 +92,7 @@ func TestSnapshotGolden(t *testing.T) {
 	if got, want := fmt.Sprint(again.Nodes(), again.Counts()), fmt.Sprint(tab.Nodes(), tab.Counts()); got != want {
 		t.Errorf("restored %s, want %s", got, want)
 	}
-	if u, ok := again.Tenant("bolt"); !ok || u.Limits.Facets != 9 || !again.Tombstoned(incarnation(3)) {
+	if u, ok := again.Tenant("bolt"); !ok || u.Settings.Limits.Facets != 9 || !again.Tombstoned(incarnation(3)) {
 		t.Error("limits or tombstones are lost")
 	}
 }

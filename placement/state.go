@@ -33,7 +33,8 @@ type state struct {
 	tenants     []*tenant // by number; nil when free
 	tenantsFree []uint32
 	tenantIdx   index
-	limits      btree.Map[facet.Tenant, *TenantLimits] // of the tenants that have any
+	settings    btree.Map[facet.Tenant, *facet.TenantSettings] // of the tenants that have any
+	defaults    facet.TenantLimits
 
 	// owners and sets hold one copy of each for the rows to share. They are
 	// swept when they have doubled since the last sweep.
@@ -42,8 +43,9 @@ type state struct {
 	ownersBase int
 	setsBase   int
 
-	changed      []facet.Incarnation // rows changed by the entry being applied
-	nodesChanged bool                // nodes changed by the entry being applied
+	changed        []facet.Incarnation // rows changed by the entry being applied
+	nodesChanged   bool                // nodes changed by the entry being applied
+	tenantsChanged bool                // settings changed by the entry being applied
 }
 
 // sweepSlack is how many shared values may pile up before a sweep is worth it.
@@ -115,9 +117,9 @@ func (s *state) tenantOf(name facet.Tenant) *tenant {
 	return t
 }
 
-// forgetTenant drops a tenant that has neither rows nor limits.
+// forgetTenant drops a tenant that has neither rows nor settings.
 func (s *state) forgetTenant(t *tenant) {
-	if t.rows != 0 || t.limits != nil {
+	if t.rows != 0 || t.settings != nil {
 		return
 	}
 	h := s.hashTenant(t.name)
@@ -126,18 +128,6 @@ func (s *state) forgetTenant(t *tenant) {
 		s.tenants[i] = nil
 		s.tenantsFree = append(s.tenantsFree, i)
 	}
-}
-
-func (s *state) setLimits(name facet.Tenant, l TenantLimits) {
-	t := s.tenantOf(name)
-	if l.IsZero() {
-		t.limits = nil
-		s.limits.Delete(name)
-		s.forgetTenant(t)
-		return
-	}
-	t.limits = &l
-	s.limits.Set(t.name, &l)
 }
 
 // addRow stores r, indexes it and counts it.

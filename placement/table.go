@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -20,6 +21,8 @@ import (
 type Table struct {
 	mu sync.RWMutex
 	s  *state // guarded by mu; replaced by Restore
+
+	settingsVersion atomic.Uint64 // see TenantsVersion
 
 	watch watchers
 }
@@ -86,10 +89,13 @@ func (t *Table) apply(index uint64, commands []Command, result func(int, *Result
 	}
 	t.mu.Lock()
 	t.s.applied = index
-	changed, nodes := t.s.changed, t.s.nodesChanged
-	t.s.changed, t.s.nodesChanged = nil, false
+	changed, more := t.s.changed, news{nodes: t.s.nodesChanged, tenants: t.s.tenantsChanged}
+	t.s.changed, t.s.nodesChanged, t.s.tenantsChanged = nil, false, false
 	t.mu.Unlock()
-	t.watch.publish(index, changed, nodes)
+	if more.tenants {
+		t.settingsVersion.Add(1)
+	}
+	t.watch.publish(index, changed, more)
 	return nil
 }
 
@@ -203,28 +209,11 @@ func (t *Table) Nodes() []Node {
 	return out
 }
 
-// Tenant tells what a tenant has and may have. It is false for a tenant that
-// has neither rows nor limits.
-func (t *Table) Tenant(name facet.Tenant) (TenantUse, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	i, ok := t.s.findTenant(name)
-	if !ok {
-		return TenantUse{}, false
-	}
-	tn := t.s.tenants[i]
-	u := TenantUse{Facets: uint64(tn.bound), Rows: uint64(tn.rows)}
-	if tn.limits != nil {
-		u.Limits = *tn.limits
-	}
-	return u, true
-}
-
 // Counts sums the table up.
 type Counts struct {
 	Facets     int // names that lead to a facet
 	Rows       int // rows in all
-	Tenants    int // tenants with rows or limits
+	Tenants    int // tenants with rows or settings
 	Nodes      int
 	Tombstones int
 }

@@ -322,7 +322,7 @@ func TestWaitAndWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-w.Wake()
-		if got := w.Take(); !reflect.DeepEqual(got, Changes{All: true, Nodes: true, Index: index}) {
+		if got := w.Take(); !reflect.DeepEqual(got, Changes{All: true, Nodes: true, Tenants: true, Index: index}) {
 			t.Errorf("a restored table told %+v", got)
 		}
 		apply(index+1, SetNode{"n1", NodeDraining})

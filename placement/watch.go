@@ -21,12 +21,15 @@ type waiter struct {
 	done  chan struct{}
 }
 
-func (w *watchers) publish(index uint64, changed []facet.Incarnation, nodes bool) {
+// news is what an entry changed beside rows.
+type news struct{ nodes, tenants bool }
+
+func (w *watchers) publish(index uint64, changed []facet.Incarnation, more news) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wake(index)
 	for x := range w.all {
-		x.add(index, changed, nodes)
+		x.add(index, changed, more)
 	}
 }
 
@@ -95,6 +98,8 @@ type Changes struct {
 	All bool
 	// Nodes says that a node was registered, changed or removed.
 	Nodes bool
+	// Tenants says that settings of tenants, or the defaults, were changed.
+	Tenants bool
 	// Index is a place in the log: every change up to it was told in these
 	// Changes or in earlier ones. It may lag behind Table.Applied, and never
 	// runs ahead of what was told, so a reader that has acted on Rows may say
@@ -137,11 +142,11 @@ func (w *Watcher) Close() {
 	delete(w.table.watch.all, w)
 }
 
-func (w *Watcher) add(index uint64, changed []facet.Incarnation, nodes bool) {
+func (w *Watcher) add(index uint64, changed []facet.Incarnation, more news) {
 	w.mu.Lock()
 	n := &w.news
 	n.Index = index
-	n.Nodes = n.Nodes || nodes
+	n.Nodes, n.Tenants = n.Nodes || more.nodes, n.Tenants || more.tenants
 	switch {
 	case n.All:
 	case len(n.Rows)+len(changed) > MaxPendingChanges:
@@ -150,14 +155,14 @@ func (w *Watcher) add(index uint64, changed []facet.Incarnation, nodes bool) {
 		n.Rows = append(n.Rows, changed...)
 	}
 	w.mu.Unlock()
-	if len(changed) > 0 || nodes {
+	if len(changed) > 0 || more != (news{}) {
 		w.ring()
 	}
 }
 
 func (w *Watcher) overflow(index uint64) {
 	w.mu.Lock()
-	w.news = Changes{All: true, Nodes: true, Index: index}
+	w.news = Changes{All: true, Nodes: true, Tenants: true, Index: index}
 	w.mu.Unlock()
 	w.ring()
 }

@@ -41,6 +41,28 @@ func lineage(of uint32, lossy bool) facet.Lineage {
 
 func setOf(node string, n byte) Set { return mustSet(Member{cluster.NodeID(node), storeID(n)}) }
 
+// randomChange draws a change of settings. Freezes are seldom, and seldom long.
+func randomChange(rng *rand.Rand, tenant facet.Tenant) Command {
+	c := ChangeTenant{Tenant: tenant, Fields: facet.FieldFreeze}
+	set := &c.Settings
+	if rng.IntN(3) == 0 {
+		c.Tenant, c.Fields = "", 0
+	} else if rng.IntN(4) == 0 {
+		set.Freeze = facet.Freeze(1 + rng.IntN(2))
+	}
+	if rng.IntN(2) == 0 || c.Fields == 0 {
+		c.Fields |= facet.FieldOf(0)
+		if set.Limits.Facets = uint64(rng.IntN(7)); set.Limits.Facets == 6 {
+			set.Limits.Facets = facet.NoLimit
+		}
+	}
+	if rng.IntN(2) == 0 {
+		c.Fields |= facet.FieldOf(7)
+		set.Limits.MemoryBytes = uint64(rng.IntN(3))
+	}
+	return c
+}
+
 // randomCommand draws a command over a universe so small that commands meet.
 func randomCommand(rng *rand.Rand) Command {
 	const nodes, boots, names, ids = 3, 3, 6, 24
@@ -119,8 +141,10 @@ func randomCommand(rng *rand.Rand) Command {
 		return c
 	case k < 94:
 		return SetClusterID{cluster.ID{15: byte(1 + rng.IntN(2))}}
-	case k < 96:
-		return SetTenantLimits{Tenant: nm().Tenant, Limits: TenantLimits{Facets: uint64(rng.IntN(5))}}
+	case k < 95:
+		return SetTenantLimits{Tenant: nm().Tenant, Limits: facet.TenantLimits{Facets: uint64(rng.IntN(5))}}
+	case k < 97:
+		return randomChange(rng, nm().Tenant)
 	}
 	switch rng.IntN(40) {
 	case 0, 1:

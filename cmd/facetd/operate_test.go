@@ -64,7 +64,9 @@ func openOffice(t *testing.T) (o *office, server string) {
 	nat := native.New(o, native.Options{})
 	mux := http.NewServeMux()
 	mux.Handle(wire.Path, nat)
-	mux.Handle("/", httpapi.New(o, httpapi.Options{Operator: watched{o.nodes.Mover(o.Stat), o}}))
+	mux.Handle("/", httpapi.New(o, httpapi.Options{
+		Operator: watched{o.nodes.Mover(o.Stat), o}, Tenants: &servicetest.Tenants{Nodes: []cluster.NodeID{"n1", "n2", "n3"}},
+	}))
 	srv := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		gone, cancel := context.WithCancel(context.Background())

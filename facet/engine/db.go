@@ -40,6 +40,7 @@ type DB struct {
 	store   *pages.Store
 	handOff func(*facet.Commit) error
 	limits  Limits
+	opened  Limits // the limits of Options
 	quota   uint32 // pages
 	view    bool   // see Options.View
 	now     func() time.Time
@@ -61,6 +62,8 @@ type DB struct {
 	// schemaFails says whether the schema can make a statement keep what it did
 	// before it failed, see mayFail.
 	schemaFails answer
+	grown       uint32 // pages that the transaction may have, by grow
+	overdrawn   uint32 // pages it has although grow refused them, since grow did not
 
 	// Of the statement being prepared or run.
 	internal     bool         // it is facetd's own: the authorizer allows all
@@ -78,8 +81,11 @@ type DB struct {
 	requestTime  time.Duration
 	canceled     func() bool
 	admit        func() error
+	grow         func(bytes int64) error
+	makesRoom    bool // the statement does, see mayGrow
 	outcomes     []outcome
 	rows         uint64 // returned by the statement
+	touched      int64  // rows returned and changed by the request, see Rows
 
 	interrupted atomic.Bool
 
@@ -109,6 +115,7 @@ func Open(opts Options) (*DB, error) {
 	if db.now == nil {
 		db.now = time.Now
 	}
+	db.opened = db.limits
 	db.quota = db.limits.quotaPages()
 	// A quota lowered below what is there must not stop deleting.
 	db.store.SetMaxPages(max(db.quota, db.store.Pages()) + reservePages)

@@ -97,6 +97,9 @@ func (db *DB) fail(err error, base int) *facet.Error {
 		if e.Cause != nil {
 			db.marks |= markReopen
 		}
+		if quota, ok := errors.AsType[*facet.Error](e.Cause); ok {
+			return quota // of the tenant, see RunOptions.Grow
+		}
 		return limitError(limitFacetBytes, l.FacetBytes, "the facet is full: delete rows to make room")
 	case sqlite.NOMEM:
 		return db.outOfMemory()

@@ -19,6 +19,10 @@ type RunOptions struct {
 	// Admit is asked before the first statement of the request that writes is run;
 	// its error is the statement's. Nil admits everything.
 	Admit func() error
+	// Grow is asked, within the transaction, before the database grows by that many bytes
+	// beyond its size and what was asked for before; its error rolls the transaction back.
+	// Statements that make room may grow by a little in spite of it. Nil lets it grow.
+	Grow func(bytes int64) error
 }
 
 // outcome is how a step ended, for the conditions of later ones.
@@ -74,6 +78,7 @@ type run struct {
 	base    int       // where its result begins
 	limit   int       // where its result must end
 	commits uint64    // of the DB when it began
+	changed int64     // rows changed until then
 	now     time.Time // when the last step ended
 	// guarded is set while an atomic request of one statement runs without a
 	// transaction of its own.
@@ -87,6 +92,7 @@ func (r *run) begin(opts RunOptions) error {
 	r.now = time.Now()
 	r.limit = r.base + db.limits.ResultBytes
 	r.commits = db.commits
+	r.changed, db.touched = db.changed, 0
 	db.requestTime = db.limits.RequestTime
 	if t := r.req.Timeout; t > 0 && t < db.requestTime {
 		db.requestTime = t
@@ -96,6 +102,10 @@ func (r *run) begin(opts RunOptions) error {
 		db.requestEnd, db.requestTime = opts.Deadline, opts.Deadline.Sub(r.now)
 	}
 	db.readOnly, db.wrote, db.canceled, db.admit = r.req.ReadOnly, false, opts.Canceled, opts.Admit
+	db.grow = opts.Grow
+	if !db.inTx {
+		db.grown = db.store.Pages()
+	}
 	db.interrupted.Store(false)
 	if opts.Canceled != nil && opts.Canceled() {
 		return &facet.Error{Code: facet.CodeCanceled, Message: "canceled before it ran"}
@@ -125,8 +135,9 @@ func (r *run) end(err error) error {
 		}
 	}
 	db.inTx = db.broken == nil && !db.conn.AutoCommit()
-	db.conn.Park() // facets that take turns share the C stack, and the processor's cache
-	db.canceled, db.admit, db.readOnly = nil, nil, false
+	db.touched += max(0, db.changed-r.changed) // a new connection begins at zero
+	db.conn.Park()                             // facets that take turns share the C stack, and the processor's cache
+	db.canceled, db.admit, db.grow, db.readOnly = nil, nil, nil, false
 	if err != nil {
 		r.resp.Result = r.resp.Result[:r.base]
 	}

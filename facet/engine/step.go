@@ -144,8 +144,11 @@ func (r *run) runOne(p *stmt, st *facet.Step, rows bool, base int) *facet.Error 
 			db.conn.SetLimit(sqlite.LimitAttached, 0)
 		}()
 	}
-	reserve := (p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum) && db.openReserve()
+	db.makesRoom = p.verb == verbDelete || p.verb == verbDrop || p.verb == verbVacuum
+	reserve := db.makesRoom && db.openReserve()
 	err := r.unjournaled(p, rows && !st.NoRows)
+	db.makesRoom = false
+	db.touched += int64(db.rows)
 	if reserve {
 		p.s.Reset()
 		db.closeReserve()

@@ -82,7 +82,11 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if f.doomed != nil {
 		return len(p), nil
 	}
-	if err := f.store.WriteAt(p, off); err != nil {
+	err := f.db.mayGrow(uint32(min((off+int64(len(p))+pages.Size-1)/pages.Size, facet.MaxPages)))
+	if err == nil {
+		err = f.store.WriteAt(p, off)
+	}
+	if err != nil {
 		return 0, f.doom(err)
 	}
 	return len(p), nil
@@ -101,7 +105,7 @@ func (f *file) Truncate(size int64) error {
 func (f *file) doom(err error) error {
 	f.doomed = err
 	f.store.Discard()
-	if errors.Is(err, pages.ErrFull) || errors.Is(err, pages.ErrTooLarge) {
+	if _, quota := errors.AsType[*facet.Error](err); quota || errors.Is(err, pages.ErrFull) || errors.Is(err, pages.ErrTooLarge) {
 		return sqlite.WithCode(sqlite.FULL, err)
 	}
 	return err

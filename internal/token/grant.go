@@ -108,6 +108,18 @@ func (g *Grant) Tenant(t facet.Tenant) Access {
 	return most
 }
 
+// WholeTenant is what the bearer may do with every facet of the tenant, whatever its
+// name.
+func (g *Grant) WholeTenant(t facet.Tenant) Access {
+	most := g.all
+	for _, r := range g.rules {
+		if r.tenant == t && r.pattern == (pattern{prefix: true}) {
+			most = max(most, r.access)
+		}
+	}
+	return most
+}
+
 // Cluster is what the bearer may do with the cluster as a whole; it is None for
 // everybody but supervisors.
 func (g *Grant) Cluster() Access { return g.all }

@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
 )
@@ -29,6 +30,8 @@ type Options struct {
 	// when the owner was asked, or ctx ends. Nil does without.
 	Tell func(ctx context.Context, owner cluster.NodeID, id facet.Incarnation, epoch facet.Epoch) error
 
+	// Tenants holds tenants to their limits; nil lets all do as they like.
+	Tenants   *quota.Tenants
 	Limits    engine.Limits
 	IdleAfter time.Duration // default DefaultIdleAfter
 	Logger    *slog.Logger  // default: none
@@ -90,6 +93,11 @@ func (m *Manager) Stats() Stats {
 
 // Submit answers the call here, or leaves it to the owner. See service.Service.
 func (m *Manager) Submit(call *service.Call) {
+	if err := m.enter(call); err != nil {
+		call.Err = err
+		call.Finish()
+		return
+	}
 	f, ok := m.follows(&call.Request)
 	for ok {
 		var v *view
@@ -101,6 +109,34 @@ func (m *Manager) Submit(call *service.Call) {
 		}
 	}
 	m.handOn(call)
+}
+
+// enter has the tenant admit the call, here for the owner's side as well.
+func (m *Manager) enter(call *service.Call) error {
+	if m.opts.Tenants == nil || call.Taken() {
+		return nil
+	}
+	t := m.opts.Tenants.Use(call.Request.Name.Tenant)
+	defer m.opts.Tenants.Unuse(t)
+	err := t.Enter(!call.Request.Tx.IsZero())
+	if err == nil {
+		call.Take(t)
+	}
+	return err
+}
+
+// TenantsChanged interrupts what is read for tenants that are frozen now.
+func (m *Manager) TenantsChanged() {
+	if m.opts.Tenants == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range m.views {
+		if db := v.engine.Load(); db != nil && v.tenant.Frozen() != nil {
+			db.Interrupt()
+		}
+	}
 }
 
 // handOn leaves a call, which nothing came of, to the owner.
@@ -141,7 +177,7 @@ func (m *Manager) view(f placement.Facet) *view {
 	if v := m.views[f.Incarnation]; v != nil {
 		return v
 	}
-	v := newView(m, f.Incarnation)
+	v := newView(m, f)
 	if len(m.views) >= maxViews {
 		if v.before = m.leastUsed(); v.before == nil {
 			return nil

@@ -121,7 +121,7 @@ func (v *view) shut() {
 		if err := v.db.Close(); err != nil {
 			v.m.log.Warn("close the connection of a view", "facet", v.id.String(), "error", err)
 		}
-		v.db = nil
+		v.db, v.rules = nil, nil
 	}
 	if v.pages != nil {
 		if err := v.pages.Close(); err != nil {
@@ -134,6 +134,7 @@ func (v *view) shut() {
 // close is shut for good.
 func (v *view) close() {
 	v.shut()
+	v.m.opts.Tenants.Unuse(v.tenant)
 	if v.before != nil {
 		v.before.close()
 		v.before = nil

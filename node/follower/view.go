@@ -10,7 +10,9 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/placement"
 )
 
 // view is the reading side of one copy: requests that wait, and while it is open the
@@ -22,6 +24,7 @@ import (
 type view struct {
 	m      *Manager
 	id     facet.Incarnation
+	tenant *quota.Tenant // nil without limits
 	kick   chan struct{} // holds a token: something came in, or was canceled
 	wakeFn func()
 
@@ -43,7 +46,8 @@ type view struct {
 	waiting []waiting
 	pages   *replica.View
 	db      *engine.DB
-	floor   facet.Seq // of the last answer: no later one shows less
+	rules   *quota.Rules // what the engine was told last
+	floor   facet.Seq    // of the last answer: no later one shows less
 	askedAt time.Time
 }
 
@@ -53,12 +57,12 @@ type waiting struct {
 	until time.Time
 }
 
-func newView(m *Manager, id facet.Incarnation) *view {
-	v := &view{m: m, id: id, kick: make(chan struct{}, 1), used: time.Now().UnixNano()}
+func newView(m *Manager, f placement.Facet) *view {
+	v := &view{m: m, id: f.Incarnation, tenant: m.opts.Tenants.Use(f.Name.Tenant), kick: make(chan struct{}, 1), used: time.Now().UnixNano()}
 	v.wakeFn = v.wake
 	v.canceled = func() bool {
 		c := v.current.Load()
-		return c != nil && c.Canceled()
+		return c != nil && (c.Canceled() || v.tenant.Frozen() != nil)
 	}
 	return v
 }
@@ -193,9 +197,7 @@ func (v *view) answerSome(err error) error {
 	for _, w := range v.waiting {
 		switch {
 		case w.call.Canceled():
-			w.call.OnInterrupt(nil)
-			w.call.Err = facet.Errorf(facet.CodeCanceled, "canceled before it ran")
-			w.call.Finish()
+			v.end(w.call, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
 		case err == nil && w.call.Request.After.Covered(v.position()):
 			if err = v.run(w.call); err != nil {
 				kept = append(kept, w)
@@ -214,6 +216,14 @@ func (v *view) answerSome(err error) error {
 // run answers one call, or leaves it to the owner. An error says that the pages cannot
 // be read any more and nothing came of it.
 func (v *view) run(call *service.Call) error {
+	if err := v.tenant.Frozen(); err != nil { // since it came in
+		v.end(call, err)
+		return nil
+	}
+	if r := v.tenant.Rules(); r != v.rules {
+		v.rules = r
+		v.db.SetLimits(0, r.StatementTime, r.MemoryBytes)
+	}
 	base := len(call.Response.Result)
 	v.current.Store(call)
 	call.Phases.Started = service.Clock()
@@ -236,10 +246,18 @@ func (v *view) run(call *service.Call) error {
 	v.floor = v.position().Seq
 	v.m.reads.Add(1)
 	call.Phases.Executed = service.Clock()
+	v.tenant.Rows(v.db.Rows())
+	if frozen := v.tenant.Frozen(); frozen != nil && errors.Is(err, facet.ErrCanceled) && !call.Canceled() {
+		err = frozen
+	}
+	v.end(call, err)
+	return nil
+}
+
+func (v *view) end(call *service.Call, err error) {
 	call.OnInterrupt(nil)
 	call.Err = err
 	call.Finish()
-	return nil
 }
 
 func (v *view) position() facet.Position { return v.pages.Store().Position() }

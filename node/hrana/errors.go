@@ -94,12 +94,14 @@ func status(err error) int {
 			return http.StatusBadRequest
 		case facet.CodeUnauthorized:
 			return http.StatusUnauthorized
-		case facet.CodeForbidden:
+		case facet.CodeForbidden, facet.CodeFrozen:
 			return http.StatusForbidden
 		case facet.CodeNotFound:
 			return http.StatusNotFound
 		case facet.CodeLimit:
 			return http.StatusRequestEntityTooLarge
+		case facet.CodeThrottled:
+			return http.StatusTooManyRequests
 		}
 		if fe.Code.Class() == facet.Retry {
 			return http.StatusServiceUnavailable

@@ -438,6 +438,8 @@ func TestServiceErrors(t *testing.T) {
 		{&facet.Error{Code: facet.CodeSQL, Message: "m"}, "SQLITE_ERROR"},
 		{&facet.Error{Code: facet.CodeDenied, Message: "m"}, "SQLITE_AUTH"},
 		{&facet.Error{Code: facet.CodeLimit, Message: "m"}, "LIMIT_EXCEEDED"},
+		{&facet.Error{Code: facet.CodeFrozen, Message: "m"}, "TENANT_FROZEN"},
+		{&facet.Error{Code: facet.CodeThrottled, Message: "m"}, "THROTTLED"},
 		{&facet.Error{Code: facet.CodeTimeout, Message: "m"}, "SQLITE_INTERRUPT"},
 		{&facet.Error{Code: facet.CodeDiskFull, Message: "m"}, "SQLITE_FULL"},
 		{&facet.Error{Code: facet.CodeUnavailable, Message: "m"}, "UNAVAILABLE"},

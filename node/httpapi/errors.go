@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,15 +89,18 @@ func located(err error, e *facet.Error) *facet.Error {
 	return &outer
 }
 
-// statusOf is the HTTP status of an error: one for every code, but for limits,
-// where waiting helps with some.
+// roomLimits are the limits of what there is: they are reached by what was stored, not
+// by what the request has.
+var roomLimits = []string{"facets", "facet_bytes", "total_bytes"}
+
+// statusOf is the HTTP status of an error: one for every code, but for limits.
 func statusOf(e *facet.Error) int {
 	switch e.Code {
 	case facet.CodeBadRequest, facet.CodeVersion:
 		return http.StatusBadRequest
 	case facet.CodeUnauthorized:
 		return http.StatusUnauthorized
-	case facet.CodeForbidden, facet.CodeDenied, facet.CodeReadOnly:
+	case facet.CodeForbidden, facet.CodeDenied, facet.CodeReadOnly, facet.CodeFrozen:
 		return http.StatusForbidden
 	case facet.CodeNotFound:
 		return http.StatusNotFound
@@ -107,10 +111,12 @@ func statusOf(e *facet.Error) int {
 	case facet.CodeSQL, facet.CodeNotAcceptable:
 		return http.StatusUnprocessableEntity
 	case facet.CodeLimit:
-		if e.RetryAfter > 0 {
-			return http.StatusTooManyRequests
+		if slices.Contains(roomLimits, e.Limit) {
+			return http.StatusInsufficientStorage
 		}
 		return http.StatusRequestEntityTooLarge
+	case facet.CodeThrottled:
+		return http.StatusTooManyRequests
 	case facet.CodeBusy, facet.CodeOverloaded, facet.CodeUnavailable:
 		return http.StatusServiceUnavailable
 	case facet.CodeDiskFull:
@@ -132,6 +138,8 @@ func hintOf(e *facet.Error) string {
 		return "the request may have taken effect; look before you repeat it, or send an Idempotency-Key and repeat it safely"
 	case facet.CodeDiskFull:
 		return "reads still work; writes do again when the node has free disk space"
+	case facet.CodeFrozen:
+		return "trying again does not help: the operator of the cluster has to unfreeze the tenant"
 	case facet.CodeTxClosed:
 		return "begin the transaction again"
 	case facet.CodeUnauthorized:

@@ -385,6 +385,7 @@ func TestErrorStatuses(t *testing.T) {
 		facet.CodeVersion: 400, facet.CodeCanceled: 408, facet.CodeNotAcceptable: 422, facet.CodeBusy: 503,
 		facet.CodeOverloaded: 503, facet.CodeUnavailable: 503, facet.CodeDiskFull: 507, facet.CodeNotOwner: 307,
 		facet.CodeUnknownOutcome: 500, facet.CodeCorrupt: 500, facet.CodeInternal: 500,
+		facet.CodeThrottled: 429, facet.CodeFrozen: 403,
 	} {
 		e := &facet.Error{Code: code, Message: "the message", Limit: "lim", Owner: "10.0.0.2:7400", Epoch: 9}
 		a.answerWith(fmt.Errorf("exec acme/notes: %w", e))
@@ -401,9 +402,15 @@ func TestErrorStatuses(t *testing.T) {
 			t.Errorf("redirect: %v", resp.Header)
 		}
 	}
-	a.answerWith(&facet.Error{Code: facet.CodeLimit, Limit: "requests_per_second", RetryAfter: 2500 * time.Millisecond})
+	a.answerWith(&facet.Error{Code: facet.CodeThrottled, Limit: "requests_per_second", RetryAfter: 2500 * time.Millisecond})
 	if resp, body := a.do("POST", execPath, "SELECT 1"); resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "3" {
 		t.Errorf("rate limit: %d %v %s", resp.StatusCode, resp.Header, body)
+	}
+	for _, limit := range []string{"facets", "facet_bytes", "total_bytes"} {
+		a.answerWith(&facet.Error{Code: facet.CodeLimit, Limit: limit})
+		if resp, body := a.do("POST", execPath, "SELECT 1"); resp.StatusCode != 507 || resp.Header.Get("Retry-After") != "" {
+			t.Errorf("%s: %d %v %s", limit, resp.StatusCode, resp.Header, body)
+		}
 	}
 	a.answerWith(errors.New("disk on fire"))
 	if resp, body := a.do("POST", execPath, "SELECT 1"); resp.StatusCode != 500 || !strings.Contains(body, `"internal"`) {

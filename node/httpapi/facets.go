@@ -29,12 +29,10 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	limit := DefaultListLimit
-	if v := q.Get("limit"); v != "" {
-		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > MaxListLimit {
-			h.fail(w, r, badRequest("limit is a number from 1 to %d, not %s", MaxListLimit, shown(v)))
-			return
-		}
+	limit, err := pageLimit(q.Get("limit"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
 	}
 	after := q.Get("after")
 	if len(after) > facet.MaxFacetLen {
@@ -64,6 +62,18 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) {
 	}
 	jw.Raw("}\n")
 	jw.Close() // a peer that is gone needs no answer
+}
+
+// pageLimit reads the limit of a listing.
+func pageLimit(v string) (int, error) {
+	if v == "" {
+		return DefaultListLimit, nil
+	}
+	limit, err := strconv.Atoi(v)
+	if err != nil || limit < 1 || limit > MaxListLimit {
+		return 0, badRequest("limit is a number from 1 to %d, not %s", MaxListLimit, shown(v))
+	}
+	return limit, nil
 }
 
 // page is one page of a listing. Of facets that the caller may not read it shows

@@ -41,6 +41,9 @@ func New(svc service.Service, opts Options) *Handler {
 	if h.opts.Operator == nil {
 		h.opts.Operator = nobody{}
 	}
+	if h.opts.Tenants == nil {
+		h.opts.Tenants = noTenants{}
+	}
 	for _, o := range opts.TrustedOrigins {
 		_ = h.origin.AddTrustedOrigin(o) // validated
 	}

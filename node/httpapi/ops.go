@@ -201,5 +201,7 @@ Endpoints:
   POST   /v1/facets/TENANT/FACET/move        {"to":"NODE"}
   PUT    /v1/facets/TENANT/FACET/pin         {"node":"NODE"} or where it is; DELETE unpins
   POST   /v1/operations                      {"kind":"drain","node":"NODE"}; GET lists, DELETE of one cancels
+  GET    /v1/tenants/TENANT                  use and limits; PATCH sets limits; PUT and DELETE freeze
+  GET    /v1/tenants                         those with settings; /v1/tenant-defaults, PATCH as well
   GET    /v1/cluster /livez /readyz?verbose /metrics
 `

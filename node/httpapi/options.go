@@ -36,6 +36,9 @@ type Options struct {
 	// node that refuses it all.
 	Operator service.Operator
 
+	// Tenants tells about tenants and takes their limits. Default: a node without any.
+	Tenants service.Tenants
+
 	// NativePath and Native mount the native protocol, which takes the connection
 	// over. Native answers everything at and below NativePath and authorises for
 	// itself. Default: not mounted.

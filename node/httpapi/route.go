@@ -54,6 +54,14 @@ func (h *Handler) route(w *recorder, r *http.Request) {
 		}
 		return
 	}
+	if path == "/v1/tenant-defaults" {
+		h.routeDefaults(w, r)
+		return
+	}
+	if rest, ok := strings.CutPrefix(path, "/v1/tenants"); ok && (rest == "" || rest[0] == '/') {
+		h.routeTenant(w, r, strings.TrimPrefix(rest, "/"))
+		return
+	}
 	if rest, ok := strings.CutPrefix(path, "/v1/facets/"); ok {
 		h.routeFacet(w, r, rest)
 		return

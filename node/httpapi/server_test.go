@@ -13,9 +13,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/internal/fakeservice"
 	"github.com/facetd/facetd/node/service"
+	"github.com/facetd/facetd/node/service/servicetest"
 )
 
 func TestMain(m *testing.M) {
@@ -57,6 +59,9 @@ func start(t *testing.T, opts Options) *api {
 	a := &api{t: t, svc: fakeservice.New(t.TempDir()), log: &syncBuffer{}}
 	if opts.Operator == nil {
 		opts.Operator = a.svc.Operator()
+	}
+	if opts.Tenants == nil {
+		opts.Tenants = &servicetest.Tenants{Nodes: []cluster.NodeID{"n1", "n2", "n3"}}
 	}
 	opts.Log = slog.New(slog.NewTextHandler(a.log, nil))
 	h := New(a.svc, opts)

@@ -3,6 +3,7 @@ package owner
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/facet/engine"
@@ -21,15 +22,18 @@ import (
 // read from a slow disk, the watch finds out: when nobody came back to the line for
 // a watchEvery, all who are at work are counted out and others take their places.
 //
-// Invariant: len(line) > 0 only if working >= hands, or the crew is about to be
-// given a worker; then the watch is armed.
+// Desks in line are taken by tenants in turn, see turns: a tenant with a thousand busy
+// facets has one turn like one with a single request. A desk whose requests go on for
+// longer than a turn goes to the end of its tenant's line as long as anybody waits.
+//
+// Invariant: desks wait only if working >= hands, the crew is about to be given a worker,
+// or their tenants have as many workers as one may have; then the watch is armed.
 //
 // Its methods may be called from any goroutine.
 type crew struct {
 	mu     sync.Mutex
 	idle   []*worker
-	line   []*desk // line[first:] wait, oldest first
-	first  int
+	line   turns
 	out    []*worker // serve a desk and are counted in working
 	hands  int       // bound of working; 0 is the default
 	watch  *time.Timer
@@ -38,6 +42,8 @@ type crew struct {
 	seen   uint64 // taken when the watch looked last
 	closed bool
 	wg     *sync.WaitGroup
+
+	waited atomic.Bool // whether desks wait in line; see desk.serve
 }
 
 const (
@@ -58,7 +64,9 @@ func defaultHands() int { return runtime.NumCPU() + 1 }
 type worker struct {
 	crew  *crew
 	desk  chan *desk
-	place int // in crew.out, -1 if it is not counted
+	place int       // in crew.out, -1 if it is not counted
+	share *share    // whose desk it serves, nil while it waits for something else
+	since time.Time // when it began to
 }
 
 // serve has a goroutine serve the desk, now or when one is free. The line holds no
@@ -67,23 +75,40 @@ func (c *crew) serve(d *desk) {
 	c.mu.Lock()
 	if c.hands == 0 {
 		c.hands = defaultHands()
+		c.line.most = mostOfOne(c.hands)
 	}
-	if len(c.out) >= c.hands || len(c.line) > c.first {
-		if c.first > len(c.line)/2 && len(c.line) == cap(c.line) {
-			n := copy(c.line, c.line[c.first:])
-			clear(c.line[n:])
-			c.line, c.first = c.line[:n], 0
-		}
-		c.line = append(c.line, d)
-		if !c.armed {
-			c.arm()
-		}
+	if len(c.out) >= c.hands || c.line.waiting > 0 || d.share.busy >= c.line.most {
+		c.wait(d)
 		c.mu.Unlock()
 		return
 	}
 	w := c.hire()
+	w.begin(d)
 	c.mu.Unlock()
 	w.desk <- d
+}
+
+// wait puts a desk in line; mu is held.
+func (c *crew) wait(d *desk) {
+	c.line.add(d)
+	c.waited.Store(true)
+	if !c.armed {
+		c.arm()
+	}
+}
+
+// begin and end say whose desk the worker serves; mu is held.
+func (w *worker) begin(d *desk) {
+	w.share, w.since = d.share, time.Now()
+	w.share.busy++
+}
+
+func (w *worker) end() {
+	if w.share != nil {
+		w.share.busy--
+		w.share.charge(time.Since(w.since))
+		w.share = nil
+	}
 }
 
 // hire takes an idle worker or a new one to work; mu is held.
@@ -122,17 +147,13 @@ func (c *crew) discount(w *worker) {
 	w.place = -1
 }
 
-// take takes the oldest desk of the line, nil if there is none; mu is held.
+// take takes the desk whose turn it is, nil if there is none; mu is held.
 func (c *crew) take() *desk {
-	if c.first == len(c.line) {
-		return nil
+	d := c.line.take()
+	if d != nil {
+		c.taken++
+		c.waited.Store(c.line.waiting > 0)
 	}
-	d := c.line[c.first]
-	c.line[c.first] = nil
-	if c.first++; c.first == len(c.line) {
-		c.line, c.first = c.line[:0], 0
-	}
-	c.taken++
 	return d
 }
 
@@ -144,7 +165,9 @@ func (c *crew) fill() (ws []*worker, ds []*desk) {
 		if d == nil {
 			break
 		}
-		ws, ds = append(ws, c.hire()), append(ds, d)
+		w := c.hire()
+		w.begin(d)
+		ws, ds = append(ws, w), append(ds, d)
 	}
 	return ws, ds
 }
@@ -168,7 +191,7 @@ func (c *crew) arm() {
 // look is the watch: see crew.
 func (c *crew) look() {
 	c.mu.Lock()
-	if c.first == len(c.line) {
+	if c.line.waiting == 0 {
 		c.armed = false
 		c.mu.Unlock()
 		return
@@ -189,6 +212,7 @@ func (c *crew) look() {
 func (w *worker) aside() {
 	c := w.crew
 	c.mu.Lock()
+	w.end()
 	c.discount(w)
 	ws, ds := c.fill()
 	c.mu.Unlock()
@@ -221,8 +245,11 @@ func (w *worker) run(deep *[stackHeld]byte) {
 		for d != nil {
 			deep[0]++ // the array is in use up to here
 			d.worker = w
-			d.serve()
-			next, ahead, stays := w.crew.next(w)
+			var unfinished *desk
+			if d.serve() {
+				unfinished = d
+			}
+			next, ahead, stays := w.crew.next(w, unfinished)
 			if !stays {
 				return
 			}
@@ -246,15 +273,21 @@ func hot(d *desk) *engine.Hot {
 }
 
 // next gives a worker who has served a desk the next one, and tells who comes after
-// it, or takes the worker back. It reports false when there are enough idle ones.
-func (c *crew) next(w *worker) (d *desk, ahead [2]*desk, stays bool) {
+// it, or takes the worker back. It reports false when there are enough idle ones. A desk
+// whose turn was over before its work was done goes in line again.
+func (c *crew) next(w *worker, unfinished *desk) (d *desk, ahead [2]*desk, stays bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	w.end()
 	c.discount(w)
+	if unfinished != nil {
+		c.wait(unfinished)
+	}
 	if len(c.out) < c.hands {
 		if d = c.take(); d != nil {
 			c.count(w)
-			copy(ahead[:], c.line[c.first:])
+			w.begin(d)
+			ahead = c.line.ahead()
 			return d, ahead, true
 		}
 	}

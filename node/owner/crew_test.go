@@ -42,7 +42,7 @@ func TestLongRequestsHoldNobodyUp(t *testing.T) {
 // TestCrewCounts: whatever happened, in the end nobody is counted and nobody waits.
 func TestCrewCounts(t *testing.T) {
 	l := newWorld().start(t)
-	l.m.crew.hands = 1
+	l.m.crew.hands, l.m.crew.line.most = 1, mostOfOne(1)
 	var done []<-chan *service.Call
 	for i := range 300 {
 		n := name(fmt.Sprint("f", i%40))
@@ -57,7 +57,7 @@ func TestCrewCounts(t *testing.T) {
 		}
 	}
 	l.stop(t)
-	if c := &l.m.crew; len(c.out) != 0 || c.first != len(c.line) || len(c.idle) != 0 {
-		t.Errorf("%d workers at work, %d desks in line, %d workers idle", len(c.out), len(c.line)-c.first, len(c.idle))
+	if c := &l.m.crew; len(c.out) != 0 || c.line.waiting != 0 || len(c.line.ring) != 0 || len(c.line.shares) != 0 || len(c.idle) != 0 {
+		t.Errorf("%d workers at work, %d desks in line, %d shares, %d workers idle", len(c.out), c.line.waiting, len(c.line.shares), len(c.idle))
 	}
 }

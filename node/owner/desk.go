@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -18,9 +20,11 @@ import (
 // that is not served starts it, and it ends when nothing is left to do. Everything
 // below "served" is touched by that goroutine only.
 type desk struct {
-	m    *Manager
-	sh   *shard
-	name facet.Name
+	m      *Manager
+	sh     *shard
+	name   facet.Name
+	tenant *quota.Tenant // nil without limits
+	share  *share        // of the crew
 
 	lastUsed atomic.Int64  // coarse time of the last request
 	memory   atomic.Int64  // bytes its session uses, as last measured
@@ -31,7 +35,9 @@ type desk struct {
 	hot      atomic.Pointer[engine.Hot] // what to have in the cache when it is served
 	token    atomic.Bool                // the sweeper gave it leave to hibernate
 	wakeFn   func()
-	canceled func() bool // whether the call that runs was given up
+	canceled func() bool             // whether the call that runs was given up
+	admit    func() error            // whether it may write
+	grow     func(bytes int64) error // whether it may grow
 
 	mu      sync.Mutex
 	line    []*service.Call
@@ -52,9 +58,11 @@ type desk struct {
 	ended   [recentTx]endedTx
 	endedAt int
 	closing bool
-	worker  *worker     // who serves
-	retryAt int64       // coarse time before which no checkpoint is tried again
-	dead    facet.Epoch // epoch of a session that died; it is never used again
+	worker  *worker      // who serves
+	rules   *quota.Rules // what the engine was told last
+	taken   int64        // bytes of the tenant's room that the transaction under way has taken
+	retryAt int64        // coarse time before which no checkpoint is tried again
+	dead    facet.Epoch  // epoch of a session that died; it is never used again
 }
 
 // What a desk is asked to do besides requests.
@@ -68,16 +76,22 @@ const (
 	todoClose                  // the node closes: answer everybody, checkpoint, go
 	todoKill                   // the same at once, without waiting for commits
 	todoResume                 // the window has room again
+	todoFreeze                 // the tenant was frozen: its transaction ends
 )
 
 func newDesk(m *Manager, sh *shard, name facet.Name) *desk {
 	d := &desk{m: m, sh: sh, name: name}
+	if sh != nil {
+		d.tenant = m.opts.Tenants.Use(name.Tenant)
+		m.crew.join(d)
+	}
 	d.lastUsed.Store(m.clock.Load())
 	d.wakeFn = d.wake
 	d.canceled = func() bool {
 		c := d.current.Load()
-		return c != nil && c.Canceled()
+		return c != nil && (c.Canceled() || d.tenant.Frozen() != nil)
 	}
+	d.admit, d.grow = d.mayWrite, d.mayGrow
 	return d
 }
 
@@ -155,19 +169,21 @@ func (d *desk) wake() {
 	d.post(todoSweep)
 }
 
-// serve does everything there is to do, then ends.
-func (d *desk) serve() {
+// serve does everything there is to do, then ends. It reports true when there is more to
+// do and the desk has had its turn: then the crew serves it again.
+func (d *desk) serve() (more bool) {
+	var until time.Time // end of the turn, once anybody waits
 	for {
 		if bits := d.todo.Swap(0); bits != 0 {
 			if bits&^(todoResume|todoSweep) != 0 {
 				d.worker.aside() // it may wait for the disk
 			}
 			if d.handle(bits) {
-				return
+				return false
 			}
 		}
 		if s := d.session; s != nil && s.full() && d.park() {
-			return // rule R32; the session posts todoResume when there is room
+			return false // rule R32; the session posts todoResume when there is room
 		}
 		call, j, more, leaves := d.pick()
 		switch {
@@ -179,11 +195,18 @@ func (d *desk) serve() {
 			if d.next >= len(d.batch) {
 				d.rest()
 			}
+			if d.m.crew.waited.Load() {
+				if now := time.Now(); until.IsZero() {
+					until = now.Add(turnTime)
+				} else if now.After(until) {
+					return true
+				}
+			}
 		case !more:
 			if leaves { // told by pick: another goroutine may serve the desk by now
 				d.remove()
 			}
-			return
+			return false
 		}
 	}
 }
@@ -277,6 +300,9 @@ func (d *desk) handle(bits uint32) bool {
 	if bits&todoTx != 0 {
 		d.expireTx()
 	}
+	if bits&todoFreeze != 0 {
+		d.freeze()
+	}
 	if bits&todoCheckpoint != 0 {
 		d.checkpoint()
 	}
@@ -303,8 +329,13 @@ func (d *desk) run(call *service.Call) {
 		d.answer(call, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
 		return
 	}
-	d.lastUsed.Store(d.m.clock.Load())
 	req := &call.Request
+	if err := d.tenant.Frozen(); err != nil { // since it came in
+		d.freeze()
+		d.answer(call, err)
+		return
+	}
+	d.lastUsed.Store(d.m.clock.Load())
 	if !req.Tx.IsZero() {
 		if err := d.checkTx(req.Tx); err != nil {
 			d.answer(call, err)
@@ -334,11 +365,13 @@ func (d *desk) run(call *service.Call) {
 			return
 		}
 	}
+	d.setLimits(s)
 	before := s.store.Position().Seq
 	d.current.Store(call)
 	call.Phases.Started = service.Clock()
-	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.m.opts.Admit})
+	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.admit, Grow: d.grow})
 	d.current.Store(nil)
+	d.count(call, s.db.Rows())
 	if err := s.db.Broken(); err != nil {
 		s.die(err)
 	}
@@ -349,7 +382,7 @@ func (d *desk) run(call *service.Call) {
 	call.Phases.Wrote = s.store.Position().Seq != before
 	call.Phases.Executed = service.Clock()
 	s.gate(call, call.Phases.Wrote)
-	d.pages.Store(s.store.Pages())
+	d.resize(s)
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
 		d.checkpoint()
 	}
@@ -410,6 +443,9 @@ func (d *desk) open(call *service.Call) (empty bool, err error) {
 	writes, answer := d.m.scratch.Try(&call.Request, &call.Response, engine.RunOptions{Canceled: d.canceled})
 	d.current.Store(nil)
 	if writes {
+		if err = d.tenant.MayWrite(); err != nil {
+			return false, err
+		}
 		ctx, cancel := d.m.asking(openTimeout)
 		defer cancel()
 		if row, err = d.m.opts.Placement.Create(ctx, d.name); err != nil {
@@ -489,6 +525,9 @@ func (d *desk) closeSession() {
 	d.session = nil
 	d.engine.Store(nil)
 	d.hot.Store(nil)
+	d.rules = nil
+	d.tenant.Grown(d.taken, 0, false)
+	d.taken = 0
 	s.close()
 	d.m.active.Add(-1)
 	d.m.grew(-d.memory.Swap(0))
@@ -525,6 +564,8 @@ func (d *desk) remove() {
 		delete(d.sh.desks, d.name)
 	}
 	d.sh.mu.Unlock()
+	d.m.opts.Tenants.Unuse(d.tenant)
+	d.m.crew.leave(d)
 	d.returnToken()
 	d.m.desks.Done()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -49,6 +50,8 @@ type Options struct {
 	// Admit says before a request runs whether its commit would find room in the
 	// log (rule R15). nil admits everything.
 	Admit func() error
+	// Tenants holds tenants to their limits; nil lets all do as they like.
+	Tenants *quota.Tenants
 
 	Limits       engine.Limits
 	IdleAfter    time.Duration // idle time before a facet hibernates; default 30 s
@@ -172,7 +175,11 @@ func (m *Manager) Trim() {
 // Submit queues a call. See service.Service.
 func (m *Manager) Submit(call *service.Call) {
 	for {
-		d, err := m.desk(call.Request.Name)
+		d := m.lookup(call.Request.Name)
+		err := m.enter(call, d)
+		if err == nil && d == nil {
+			d, err = m.desk(call.Request.Name)
+		}
 		if err != nil {
 			call.Err = err
 			call.Finish()
@@ -215,6 +222,14 @@ func (m *Manager) lookup(name facet.Name) *desk {
 }
 
 var errClosing = facet.Errorf(facet.CodeUnavailable, "the node is shutting down; try again, another node or this one will answer soon")
+
+// Memory is what the session of a facet uses, as last measured; zero where none is open.
+func (m *Manager) Memory(name facet.Name) int64 {
+	if d := m.lookup(name); d != nil {
+		return d.memory.Load()
+	}
+	return 0
+}
 
 // each calls f for every desk there is now.
 func (m *Manager) each(f func(*desk)) {

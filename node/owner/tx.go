@@ -84,6 +84,9 @@ func (d *desk) rollbackTx(why string) {
 
 func (d *desk) endTx(why string) {
 	d.tx.timer.Stop()
+	if s := d.session; s != nil {
+		defer d.resize(s) // behind tx
+	}
 	d.ended[d.endedAt%recentTx] = endedTx{d.tx.id, why}
 	d.endedAt++
 	d.tx = nil

@@ -67,6 +67,7 @@ type Caller struct {
 	append   func(*item)
 	fetching atomic.Int32
 	ordered  atomic.Int32
+	metering atomic.Int32
 	// A COMPARE is being answered.
 	comparing atomic.Bool
 	entries   sync.Mutex // held to add one fetched entry, and to wait until there is room
@@ -203,6 +204,13 @@ func (c *Caller) handle(f wire.Frame) error {
 			return err
 		}
 		c.compare(f.ID, &q)
+		return nil
+	case typeUse:
+		tenant, err := decodeUse(f.Body)
+		if err != nil {
+			return err
+		}
+		c.use(f.ID, tenant)
 		return nil
 	case wire.TypePong:
 		return nil

@@ -93,6 +93,14 @@ func sampleOrder() *Order {
 	return &Order{Kind: OrderMove, Incarnation: idA, Epoch: 7, Owner: "n2", Set: set}
 }
 
+func sampleUse() *TenantUse {
+	u := &TenantUse{Applied: 77, Freeze: facet.FreezeWrites}
+	for i, v := range u.numbers() {
+		*v = uint64(i + 1)
+	}
+	return u
+}
+
 // TestGoldenFrames holds one frame of every kind, byte for byte.
 func TestGoldenFrames(t *testing.T) {
 	sessions := []Session{{idA, 7}, {idB, 3}}
@@ -131,6 +139,9 @@ func TestGoldenFrames(t *testing.T) {
 		{"compare_outvoted", body(typeCompare, 0, 13, appendCompare(nil, &compare{kind: compareOutvoted, ids: []facet.Incarnation{idA}, at: pos}))},
 		{"compared_copies", body(typeCompared, 0, 12, appendCopyState(appendCopyState(appendOutcome(nil, nil), &CopyState{}), &CopyState{true, replica.Holed, pos}))},
 		{"compared_outvoted", body(typeCompared, 0, 13, appendOutcome(nil, replica.ErrUnknown))},
+		{"use", body(typeUse, 0, 15, appendUse(nil, "acme"))},
+		{"used", body(typeUsed, 0, 15, appendUsed(nil, sampleUse()))},
+		{"used_busy", body(typeUsed, 0, 15, appendOutcome(nil, ErrBusy))},
 		{"offer", body(typeOffer, 0, 0, appendOffer(nil, offer))},
 		{"resume", body(typeResume, 0, 0, append(appendOutcome(nil, nil), 0, 0, 0, 15))},
 		{"installed", body(typeInstalled, 0, 0, pos.AppendBinary(appendOutcome(nil, nil)))},
@@ -505,6 +516,8 @@ func FuzzBodies(f *testing.F) {
 			q, err = decodeCompare(b)
 			again = appendCompare(nil, &q)
 		case 16:
+			decodeUse(b)
+			decodeUsed(b)
 			decodeCompared(b, &compare{kind: compareDigests}, new(Digests), nil)
 			decodeCompared(b, &compare{kind: compareCopies}, nil, make([]CopyState, 1))
 			return

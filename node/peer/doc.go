@@ -94,6 +94,12 @@
 //	53 COMPARED acceptor call  outcome; if it is 0, to 1: 256 times 16 digest; to 2: for
 //	                           each in order 1 state (0 none, else 1 + health), 32
 //	                           position, zero if there is none
+//	54 USE     dialler   call  1 length, tenant
+//	55 USED    acceptor  call  outcome; if it is 0: 8 placement index applied, 1 freeze (0 no,
+//	                           1 writes, 2 all), and 8 each: facets owned, of them open,
+//	                           their bytes, bytes they may grow by without asking, memory,
+//	                           requests under way, and of the last second requests,
+//	                           requests refused, rows
 //
 // An id of a call is used by one call at a time. Sessions are of the boot in the
 // greeting: the one who asks is the one who owns. An uvarint has its shortest form.

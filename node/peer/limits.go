@@ -73,6 +73,10 @@ const (
 	// facet, and more at once would not end sooner.
 	maxOrders = 64
 
+	// maxUses bounds the USEs one peer has under way here: each may walk over all facets
+	// of a tenant.
+	maxUses = 16
+
 	// maxCalls bounds the calls one peer has not answered yet.
 	maxCalls = 4096
 

@@ -112,7 +112,7 @@ func (l *link) handle(f wire.Frame) error {
 			l.cfg.Acks.Ready(l.remote)
 			return nil
 		}
-	case typePromise, typeEntries, typeChecked, typeGrant, typeResult, typeDone, typeCopy, typeCompared:
+	case typePromise, typeEntries, typeChecked, typeGrant, typeResult, typeDone, typeCopy, typeCompared, typeUsed:
 	default:
 		return fmt.Errorf("%w: frame of %v from the answering side", ErrMalformed, f.Type)
 	}

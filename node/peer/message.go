@@ -37,6 +37,8 @@ const (
 
 	typeCompare  wire.Type = 52
 	typeCompared wire.Type = 53
+	typeUse      wire.Type = 54
+	typeUsed     wire.Type = 55
 )
 
 // flagLast marks the last frame of an answer.

@@ -46,13 +46,14 @@ type Config struct {
 	// and when Recheck is called. Nil takes any that was verified.
 	Identify func(state tls.ConnectionState, node cluster.NodeID) error
 
-	// Handler, Inspector, Placement, Orders, Comparer and Snapshots serve other nodes;
+	// Handler, Inspector, Placement, Orders, Comparer, Meter and Snapshots serve other nodes;
 	// what is nil is refused.
 	Handler   Handler
 	Inspector Inspector
 	Placement Placement
 	Orders    Orders
 	Comparer  func() Comparer // called for each comparison; nil while there is none
+	Meter     func() Meter    // called for each USE; nil while there is none
 	Snapshots Installer
 	// Acks hears what becomes of appends; nil when none are sent.
 	Acks Acks

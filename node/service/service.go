@@ -75,6 +75,7 @@ type Call struct {
 	canceled  atomic.Bool
 	interrupt atomic.Pointer[func()]
 	watcher   Watcher
+	place     Place
 }
 
 // Phases is what became of a call and when, as time since the process began (Clock); zero
@@ -110,9 +111,25 @@ func (c *Call) Watch(w Watcher) {
 	c.Phases = Phases{Submitted: Clock()}
 }
 
-// Finish tells who watches the call, and calls Done. Whoever ends a call that was
-// submitted ends it by this.
+// Place is what a call takes up for as long as it is under way.
+type Place interface {
+	// Leave gives the place back. It is called once.
+	Leave()
+}
+
+// Take notes what the call takes up until Finish.
+func (c *Call) Take(p Place) { c.place = p }
+
+// Taken reports whether the call takes up a place.
+func (c *Call) Taken() bool { return c.place != nil }
+
+// Finish gives the place of the call back, tells who watches it, and calls Done. Whoever
+// ends a call that was submitted ends it by this.
 func (c *Call) Finish() {
+	if p := c.place; p != nil {
+		c.place = nil
+		p.Leave()
+	}
 	if w := c.watcher; w != nil {
 		c.watcher = nil
 		c.Phases.Ended = Clock()
