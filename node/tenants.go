@@ -10,6 +10,7 @@ import (
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/pages"
 	"github.com/facetd/facetd/node/peer"
+	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
 )
@@ -225,6 +226,20 @@ func (s svc) Tenants(_ context.Context, after facet.Tenant, limit int) (list []s
 		list = append(list, service.TenantRow{Name: r.Tenant, Facets: r.Facets, Settings: r.Settings})
 	}
 	return list, more, nil
+}
+
+// Busiest implements service.Tenants.
+func (s svc) Busiest(_ context.Context, by string, limit int) ([]service.BusyTenant, time.Duration, error) {
+	order := quota.Orders[by]
+	if order == nil {
+		return nil, 0, facet.Errorf(facet.CodeBadRequest, "tenants are busy by requests, writes, bytes or time, not by %.20q", by)
+	}
+	busy, over := s.n.tenants.Busiest(order, limit)
+	list := make([]service.BusyTenant, len(busy))
+	for i, b := range busy {
+		list[i] = service.BusyTenant{Name: b.Tenant, Requests: b.Requests, Writes: b.Writes, Bytes: b.Bytes, Time: b.Time}
+	}
+	return list, over, nil
 }
 
 // Defaults implements service.Tenants.

@@ -31,7 +31,7 @@ func commands() []*command {
 		devCommand(), serveCommand(), sqlCommand(),
 		facetListCommand(), facetStatCommand(), facetCreateCommand(), facetExportCommand(), facetImportCommand(), facetCloneCommand(), facetDeleteCommand(),
 		facetMoveCommand(), facetPinCommand(), facetUnpinCommand(), facetRecoverCommand(),
-		tenantStatCommand(), tenantSetCommand(), tenantFreezeCommand(), tenantUnfreezeCommand(), tenantListCommand(), tenantDefaultsCommand(),
+		tenantStatCommand(), tenantSetCommand(), tenantFreezeCommand(), tenantUnfreezeCommand(), tenantListCommand(), tenantTopCommand(), tenantDefaultsCommand(),
 		statusCommand(), doctorCommand(),
 		nodeListCommand(), nodeDrainCommand(), nodeUndrainCommand(), nodeDecommissionCommand(), nodeRemoveCommand(),
 		rebalanceCommand(), repairCommand(), operationsCommand(), operationsCancelCommand(), recoverCommand(),

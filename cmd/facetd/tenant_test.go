@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestTenantCommands(t *testing.T) {
 	_, server := openOffice(t)
@@ -34,4 +38,18 @@ acme    3       writes  total_bytes=10GiB rows_per_second=none statement_ms=500m
 		{"tenant set acme --statement-time 5", 2, "", "a time such as 500ms"},
 		{"tenant stat ACME", 1, "", "tenant"},
 	})
+}
+
+func TestSumBusy(t *testing.T) {
+	list, seconds, err := sumBusy(map[string][]byte{
+		"n1": []byte(`{"seconds":60,"tenants":[{"tenant":"a","requests":1,"writes":2,"bytes":3,"time_ms":4}]}`),
+		"n2": []byte(`{"seconds":90,"tenants":[{"tenant":"a","requests":10,"writes":20,"bytes":30,"time_ms":40},{"tenant":"b","requests":1}]}`),
+	})
+	slices.SortFunc(list, func(a, b busyTenant) int { return strings.Compare(a.Tenant, b.Tenant) })
+	if err != nil || seconds != 90 || !slices.Equal(list, []busyTenant{{"a", 11, 22, 33, 44}, {"b", 1, 0, 0, 0}}) {
+		t.Errorf("%v over %d, %v", list, seconds, err)
+	}
+	if _, _, err := sumBusy(map[string][]byte{"n1": []byte("x")}); err == nil {
+		t.Error("what is no answer is taken for one")
+	}
 }

@@ -273,6 +273,20 @@ func TestDoctor(t *testing.T) {
 		}
 		return nil
 	})
+	f, err := c.dial(client.Options{}).Facet("acme/busy")
+	if err == nil {
+		_, err = f.Exec(t.Context(), "CREATE TABLE t(a)")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.until("the tenant is among the busiest", func() error {
+		out, err := exec.Command(binary, "tenant", "top", "--by", "writes", "--server", "http://"+c.members[2].api()).CombinedOutput()
+		if err == nil && !regexp.MustCompile(`(?m)^acme +[0-9.]+ +[0-9.]+ `).Match(out) {
+			err = fmt.Errorf("it is not:\n%s", out)
+		}
+		return err
+	})
 	killed := c.members[1]
 	killed.kill()
 	c.until("the doctor sees that a node is gone", func() error {

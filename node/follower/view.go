@@ -247,6 +247,7 @@ func (v *view) run(call *service.Call) error {
 	v.m.reads.Add(1)
 	call.Phases.Executed = service.Clock()
 	v.tenant.Rows(v.db.Rows())
+	v.tenant.Worked(false, call.Bytes(), call.Phases.Executed-call.Phases.Started)
 	if frozen := v.tenant.Frozen(); frozen != nil && errors.Is(err, facet.ErrCanceled) && !call.Canceled() {
 		err = frozen
 	}

@@ -203,5 +203,6 @@ Endpoints:
   POST   /v1/operations                      {"kind":"drain","node":"NODE"}; GET lists, DELETE of one cancels
   GET    /v1/tenants/TENANT                  use and limits; PATCH sets limits; PUT and DELETE freeze
   GET    /v1/tenants                         those with settings; /v1/tenant-defaults, PATCH as well
+  GET    /v1/busiest-tenants?by=time         at this node, by time, requests, writes or bytes; limit=N
   GET    /v1/cluster /livez /readyz?verbose /metrics
 `

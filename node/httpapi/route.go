@@ -54,6 +54,12 @@ func (h *Handler) route(w *recorder, r *http.Request) {
 		}
 		return
 	}
+	if path == "/v1/busiest-tenants" {
+		if h.allow(w, r, http.MethodGet) {
+			h.busiest(w, r)
+		}
+		return
+	}
 	if path == "/v1/tenant-defaults" {
 		h.routeDefaults(w, r)
 		return

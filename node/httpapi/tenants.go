@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/token"
@@ -87,6 +88,57 @@ func (h *Handler) answerDefaults(w http.ResponseWriter, r *http.Request) {
 	writeLimits(jw, &l, false)
 	jw.Raw("}\n")
 	jw.Close() // a peer that is gone needs no answer
+}
+
+// busiest answers GET /v1/busiest-tenants?by=time&limit=N: of this node alone.
+func (h *Handler) busiest(w http.ResponseWriter, r *http.Request) {
+	list, over, err := h.busiestPage(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	jsonHeader(w)
+	jw := httpjson.NewWriter(w, http.StatusOK)
+	jw.Raw(`{"seconds":`)
+	jw.Int(int64(over / time.Second))
+	jw.Raw(`,"tenants":[`)
+	for i, b := range list {
+		if i > 0 {
+			jw.Byte(',')
+		}
+		jw.Raw("\n" + `{"tenant":`)
+		httpjson.Str(jw, string(b.Name))
+		jw.Raw(`,"requests":`)
+		jw.Int(b.Requests)
+		jw.Raw(`,"writes":`)
+		jw.Int(b.Writes)
+		jw.Raw(`,"bytes":`)
+		jw.Int(b.Bytes)
+		jw.Raw(`,"time_ms":`)
+		jw.Int(b.Time.Milliseconds())
+		jw.Byte('}')
+	}
+	jw.Raw("]}\n")
+	jw.Close() // a peer that is gone needs no answer
+}
+
+func (h *Handler) busiestPage(r *http.Request) ([]service.BusyTenant, time.Duration, error) {
+	if err := h.onCluster(r, token.Read); err != nil {
+		return nil, 0, err
+	}
+	q, err := query(r, "by", "limit")
+	if err != nil {
+		return nil, 0, err
+	}
+	limit, err := pageLimit(q.Get("limit"))
+	if err != nil {
+		return nil, 0, err
+	}
+	by := q.Get("by")
+	if by == "" {
+		by = "time"
+	}
+	return h.opts.Tenants.Busiest(r.Context(), by, limit)
 }
 
 // tenants answers GET /v1/tenants?after=TENANT&limit=N.
@@ -384,6 +436,10 @@ func (noTenants) Tenants(context.Context, facet.Tenant, int) ([]service.TenantRo
 }
 
 // Defaults implements service.Tenants.
+func (noTenants) Busiest(context.Context, string, int) ([]service.BusyTenant, time.Duration, error) {
+	return nil, 0, errNoTenants
+}
+
 func (noTenants) Defaults(context.Context) (facet.TenantLimits, error) {
 	return facet.TenantLimits{}, errNoTenants
 }

@@ -371,6 +371,7 @@ func (d *desk) run(call *service.Call) {
 	call.Phases.Started = service.Clock()
 	call.Err = s.db.RunWith(req, &call.Response, engine.RunOptions{Canceled: d.canceled, Admit: d.admit, Grow: d.grow})
 	d.current.Store(nil)
+	call.Phases.Executed, call.Phases.Wrote = service.Clock(), s.store.Position().Seq != before
 	d.count(call, s.db.Rows())
 	if err := s.db.Broken(); err != nil {
 		s.die(err)
@@ -379,8 +380,6 @@ func (d *desk) run(call *service.Call) {
 	if req.Bookmark || req.Read == facet.ReadFollower {
 		s.mark(&call.Response)
 	}
-	call.Phases.Wrote = s.store.Position().Seq != before
-	call.Phases.Executed = service.Clock()
 	s.gate(call, call.Phases.Wrote)
 	d.resize(s)
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {

@@ -79,6 +79,7 @@ func (d *desk) count(call *service.Call, rows int64) {
 		return
 	}
 	d.tenant.Rows(rows)
+	d.tenant.Worked(call.Phases.Wrote, call.Bytes(), call.Phases.Executed-call.Phases.Started)
 	if call.Err != nil && !call.Canceled() && errors.Is(call.Err, facet.ErrCanceled) {
 		if err := d.tenant.Frozen(); err != nil {
 			call.Err = err

@@ -60,13 +60,15 @@ type Tenant struct {
 	underWay atomic.Int64
 	room     room
 
-	asked, refused, rowed atomic.Int64 // since the record was made
-	measured              measured     // of the sweep
+	asked, refused, rowed   atomic.Int64 // since the record was made
+	ran, wrote, bytes, took atomic.Int64 // see Worked
+	measured                measured     // of the sweep
 }
 
 // measured is what became of the counters in a second.
 type measured struct {
 	lastAsked, lastRefused, lastRows int64 // touched by the sweep only
+	last                             Busy  // likewise
 	asked, refused, rows             atomic.Int64
 }
 

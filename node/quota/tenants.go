@@ -35,6 +35,7 @@ type Options struct {
 type Tenants struct {
 	opts   Options
 	began  time.Time
+	busy   busy
 	seed   maphash.Seed
 	shards [shards]shard
 }
@@ -120,7 +121,8 @@ func (s *Tenants) Sweep() {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		for name, t := range sh.tenants {
-			t.measure()
+			d := t.measure()
+			s.busy.add(&d)
 			if t.refs == 0 && now-t.free >= int64(keepFor) && t.underWay.Load() == 0 && t.requests.full(now) && t.rows.full(now) && t.room.held(now) == 0 {
 				delete(sh.tenants, name)
 				sh.free--
@@ -128,9 +130,11 @@ func (s *Tenants) Sweep() {
 		}
 		sh.mu.Unlock()
 	}
+	s.busy.swept()
 }
 
-func (t *Tenant) measure() {
+// measure takes the counters over, and returns what was done since the last time.
+func (t *Tenant) measure() Busy {
 	m := &t.measured
 	since := func(last *int64, now int64) int64 {
 		d := now - *last
@@ -140,6 +144,10 @@ func (t *Tenant) measure() {
 	m.asked.Store(since(&m.lastAsked, t.asked.Load()))
 	m.refused.Store(since(&m.lastRefused, t.refused.Load()))
 	m.rows.Store(since(&m.lastRows, t.rowed.Load()))
+	now := Busy{t.name, t.ran.Load(), t.wrote.Load(), t.bytes.Load(), time.Duration(t.took.Load())}
+	d := Busy{t.name, now.Requests - m.last.Requests, now.Writes - m.last.Writes, now.Bytes - m.last.Bytes, now.Time - m.last.Time}
+	m.last = now
+	return d
 }
 
 // Use is what a tenant does at this node: the last second, and what is under way.

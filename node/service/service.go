@@ -138,6 +138,15 @@ func (c *Call) Finish() {
 	c.Done(c)
 }
 
+// Bytes is the size of the request and of its answer.
+func (c *Call) Bytes() int64 {
+	n := len(c.Response.Result)
+	for i := range c.Request.Steps {
+		n += len(c.Request.Steps[i].SQL) + len(c.Request.Steps[i].Args)
+	}
+	return int64(n)
+}
+
 // Cancel asks the service to give the call up: one that waits is answered with
 // CodeCanceled, one that runs is interrupted and rolled back. A call whose
 // commit was already handed on completes as usual.

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -17,12 +18,24 @@ type Tenants interface {
 	// Tenants lists up to limit tenants with settings of their own, those after the one
 	// given, in the order of names, and tells whether there are more.
 	Tenants(ctx context.Context, after facet.Tenant, limit int) (list []TenantRow, more bool, err error)
+	// Busiest lists up to limit tenants that did most at this node in the last minute or
+	// two, by requests, writes, bytes or time, the busiest first, and says over how long.
+	Busiest(ctx context.Context, by string, limit int) (list []BusyTenant, over time.Duration, err error)
 	// Defaults are the limits of tenants that have none of their own.
 	Defaults(ctx context.Context) (facet.TenantLimits, error)
 	// Change sets some settings of a tenant, or of the defaults where name is empty, and
 	// leaves the others as they are. A freeze is in force at every node that follows the
 	// placement table when it returns; others are told by Tenant.
 	Change(ctx context.Context, name facet.Tenant, fields facet.TenantFields, to facet.TenantSettings) error
+}
+
+// BusyTenant is what a tenant did at one node for a while.
+type BusyTenant struct {
+	Name     facet.Tenant
+	Requests int64
+	Writes   int64         // requests that changed something
+	Bytes    int64         // of requests and answers
+	Time     time.Duration // in SQLite
 }
 
 // TenantRow is a tenant and what was set for it.

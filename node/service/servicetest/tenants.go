@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
@@ -53,6 +54,18 @@ func (t *Tenants) Tenants(_ context.Context, after facet.Tenant, limit int) (lis
 	slices.SortFunc(list, func(a, b service.TenantRow) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	more = len(list) > limit
 	return list[:min(len(list), limit)], more, nil
+}
+
+// Busiest implements service.Tenants: every tenant with settings makes a request a second.
+func (t *Tenants) Busiest(_ context.Context, by string, limit int) (list []service.BusyTenant, over time.Duration, err error) {
+	if by != "time" && by != "requests" && by != "writes" && by != "bytes" {
+		return nil, 0, facet.Errorf(facet.CodeBadRequest, "not by %q", by)
+	}
+	rows, _, err := t.Tenants(context.Background(), "", limit)
+	for _, r := range rows {
+		list = append(list, service.BusyTenant{Name: r.Name, Requests: 60, Writes: 30, Bytes: 6000, Time: 60 * time.Millisecond})
+	}
+	return list, time.Minute, err
 }
 
 // Defaults implements service.Tenants.

@@ -116,6 +116,24 @@ func withScheme(addr string) string {
 	return "http://" + addr
 }
 
+// Each asks all nodes that the first ones know for a path, and gives the answers by node.
+func (a *Asker) Each(ctx context.Context, urls []string, path string) (answers map[string][]byte, problems map[string]error) {
+	answers, problems = map[string][]byte{}, map[string]error{}
+	f := a.Ask(ctx, urls)
+	for _, n := range f.Nodes {
+		raw, _, err := a.get(ctx, n.URL+path, true)
+		if n.Err != nil {
+			err = n.Err
+		}
+		if err != nil {
+			problems[n.name()] = err
+			continue
+		}
+		answers[n.name()] = raw
+	}
+	return answers, problems
+}
+
 // node asks one node.
 func (a *Asker) node(ctx context.Context, addr string) Node {
 	n := Node{URL: addr}
