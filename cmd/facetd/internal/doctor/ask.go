@@ -138,7 +138,7 @@ func (a *Asker) Each(ctx context.Context, urls []string, path string) (answers m
 func (a *Asker) node(ctx context.Context, addr string) Node {
 	n := Node{URL: addr}
 	began := time.Now()
-	raw, head, err := a.get(ctx, addr+"/livez", false)
+	_, head, err := a.get(ctx, addr+"/livez", false)
 	if err != nil && strings.Contains(err.Error(), "HTTP request to an HTTPS server") {
 		err, head = errors.New("it speaks TLS; write its address as https://…"), nil
 	}
@@ -152,7 +152,7 @@ func (a *Asker) node(ctx context.Context, addr string) Node {
 		n.Ahead = date.Add(time.Second / 2).Sub(there.Add(back.Sub(there) / 2))
 		n.Within = time.Second/2 + back.Sub(there)/2
 	}
-	raw, _, err = a.get(ctx, addr+"/readyz?verbose", false)
+	raw, _, err := a.get(ctx, addr+"/readyz?verbose", false)
 	if err != nil {
 		for line := range strings.Lines(string(raw)) {
 			if check, ok := strings.CutPrefix(strings.TrimSpace(line), "[-] "); ok {
