@@ -51,12 +51,15 @@ func run(ctx context.Context, args []string, env func(string) string, stdout io.
 	listen := fs.String("listen", "127.0.0.1:8080", "`ADDRESS` for customers and visitors")
 	fs.DurationVar(&cfg.tokenLife, "token-life", 5*time.Minute, "an app's token is good for this `TIME`")
 	fs.DurationVar(&cfg.lookEvery, "look-every", time.Second, "look at active tenants after this `TIME`")
-	fs.Uint64Var(&cfg.freezeAt, "freeze-at", 200, "freeze a tenant of which `N` requests a second are refused, three looks in a row")
+	fs.Uint64Var(&cfg.freezeAt, "freeze-at", 200, "freeze a tenant of which `N` requests a second or more are refused, three looks in a row")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if cfg.operatorKey == "" {
 		return errors.New("set PLATFORM_OPERATOR_KEY to a secret of yours: it makes customers, and freezes them")
+	}
+	if cfg.tokenLife < 5*time.Second || cfg.lookEvery <= 0 || cfg.freezeAt == 0 {
+		return errors.New("--token-life is 5s at least, --look-every and --freeze-at are more than nothing")
 	}
 	cfg.servers = strings.Split(*server, ",")
 	var err error

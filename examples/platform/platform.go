@@ -225,7 +225,8 @@ func (p *platform) run(ctx context.Context, id appID, route string, params map[s
 	return res, err
 }
 
-// patience is how many looks in a row a tenant may be refused beyond freezeAt.
+// patience is after how many looks in a row, with freezeAt requests a second refused, a
+// tenant is frozen.
 const patience = 3
 
 // watch freezes tenants that do not stop when they are told to. Quotas hold them anyway;
