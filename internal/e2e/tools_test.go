@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,6 +150,38 @@ INSERT INTO f SELECT a FROM t;
 	}
 	if text, err := facetd(t, "", "facet", "import", "--server", "http://"+p.addr, "acme/bad", os.Args[0]); err == nil {
 		t.Fatal("a program was imported as a database:", text)
+	}
+}
+
+// TestDump brings a database over as the SQL text that the shell of SQLite prints, as the
+// guides for people who come from elsewhere tell.
+func TestDump(t *testing.T) {
+	if _, err := exec.LookPath("sqlite3"); err != nil {
+		t.Skip("the sqlite3 shell is not installed: .ci/run installs it")
+	}
+	p := start(t, t.TempDir(), freeAddr(t))
+	in, out := filepath.Join(t.TempDir(), "in.sqlite"), filepath.Join(t.TempDir(), "out.sqlite")
+	sqlite3(t, in, `
+CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, pic BLOB, price REAL);
+INSERT INTO note VALUES (1, 'it''s
+two lines; and a semicolon', x'00ff', 2.0), (9007199254740993, NULL, NULL, 1e300);
+CREATE INDEX note_body ON note (body);
+CREATE TRIGGER late AFTER INSERT ON note BEGIN UPDATE note SET price = 0; SELECT 1; END;
+`)
+	want := sqlite3(t, in, ".dump\n")
+	res, err := http.Post("http://"+p.addr+"/v1/db/acme/dumped/exec", "application/sql", strings.NewReader(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatal("exec of a dump:", res.Status)
+	}
+	if text, err := facetd(t, "", "facet", "export", "--server", "http://"+p.addr, "acme/dumped", out); err != nil {
+		t.Fatal(text, err)
+	}
+	if got := sqlite3(t, out, ".dump\n"); got != want {
+		t.Fatalf("it was\n%s\nand is\n%s", want, got)
 	}
 }
 
