@@ -48,7 +48,8 @@ type Options struct {
 // Recorder is told of all requests of a node. Make one with New.
 type Recorder struct {
 	opt    Options
-	slow   slowLog
+	slow   pace
+	traced pace
 	tracer trace.Tracer // nil for none
 
 	count    *prometheus.CounterVec
@@ -57,6 +58,7 @@ type Recorder struct {
 	running  prometheus.Histogram
 	settling prometheus.Histogram
 	slowSeen prometheus.Counter
+	untraced prometheus.Counter
 
 	took   [kinds]prometheus.Observer
 	counts [kinds][knownCodes]atomic.Pointer[prometheus.Counter]
@@ -89,6 +91,10 @@ func New(opt Options) *Recorder {
 			Help: "Requests that took longer than --slow-request, logged or, where there were too many, not.",
 		}),
 	}
+	r.untraced = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "facetd_traces_omitted_total",
+		Help: "Requests their clients trace that were not told to the collector, because there were too many.",
+	})
 	if opt.TracerProvider != nil {
 		r.tracer = opt.TracerProvider.Tracer(instrumentation)
 	}
@@ -101,7 +107,7 @@ func New(opt Options) *Recorder {
 
 // Register adds the metrics to a registry.
 func (r *Recorder) Register(to prometheus.Registerer) {
-	to.MustRegister(r.count, r.total, r.waiting, r.running, r.settling, r.slowSeen)
+	to.MustRegister(r.count, r.total, r.waiting, r.running, r.settling, r.slowSeen, r.untraced)
 }
 
 // counter is that of a kind and a code. Looking a label up takes longer than counting,
@@ -138,7 +144,11 @@ func (r *Recorder) Ended(call *service.Call) {
 		}
 	}
 	if r.tracer != nil && call.Request.Trace.Sampled {
-		r.record(call, kind)
+		if _, ok := r.traced.admit(p.Ended, maxTraced); ok {
+			r.record(call, kind)
+		} else {
+			r.untraced.Inc()
+		}
 	}
 	if r.opt.Slow > 0 && total >= r.opt.Slow {
 		r.slowSeen.Inc()

@@ -18,26 +18,26 @@ const (
 	maxSlowSQL = 512
 )
 
-// slowLog counts the lines of a second.
-type slowLog struct {
+// pace lets so many through a second.
+type pace struct {
 	mu      sync.Mutex
 	second  time.Duration // began at this
-	lines   int
-	omitted int64 // since the last line
+	passed  int
+	omitted int64 // since the last that passed
 }
 
-// admit says whether a line may be written now, and how many were not before it.
-func (s *slowLog) admit(now time.Duration) (omitted int64, ok bool) {
+// admit says whether one of most may pass now, and how many did not before it.
+func (s *pace) admit(now time.Duration, most int) (omitted int64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now-s.second >= time.Second || now < s.second {
-		s.second, s.lines = now, 0
+		s.second, s.passed = now, 0
 	}
-	if s.lines >= maxSlowLines {
+	if s.passed >= most {
 		s.omitted++
 		return 0, false
 	}
-	s.lines++
+	s.passed++
 	omitted, s.omitted = s.omitted, 0
 	return omitted, true
 }
@@ -46,7 +46,7 @@ func (s *slowLog) admit(now time.Duration) (omitted int64, ok bool) {
 // tenant's data.
 func (r *Recorder) logSlow(call *service.Call, kind int, total time.Duration) {
 	p := &call.Phases
-	omitted, ok := r.slow.admit(p.Ended)
+	omitted, ok := r.slow.admit(p.Ended, maxSlowLines)
 	if !ok {
 		return
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/node/service"
@@ -167,4 +169,50 @@ func BenchmarkEnded(b *testing.B) {
 		call.Phases.Started, call.Phases.Executed, call.Phases.Wrote = service.Clock(), service.Clock(), true
 		call.Finish()
 	}
+}
+
+// TestTraced: what its client traces is told with its parts, and no more of it than is
+// good for a collector.
+func TestTraced(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Options{Log: slog.New(slog.DiscardHandler), TracerProvider: provider})
+		traced := func() *service.Call {
+			return &service.Call{Request: facet.Request{Name: name(t), Trace: facet.Trace{ID: [16]byte{1}, Span: [8]byte{2}, Sampled: true}}}
+		}
+		unsampled := traced()
+		unsampled.Request.Trace.Sampled = false
+		end(r, unsampled, 0, 0, 0)
+		if n := len(exporter.GetSpans()); n != 0 {
+			t.Errorf("%d spans of a request that is not sampled", n)
+		}
+		end(r, traced(), time.Millisecond, 2*time.Millisecond, 4*time.Millisecond)
+		took := map[string]time.Duration{}
+		for _, s := range exporter.GetSpans() {
+			took[s.Name] = s.EndTime.Sub(s.StartTime)
+			if s.SpanContext.TraceID() != [16]byte{1} {
+				t.Errorf("%s is of trace %v", s.Name, s.SpanContext.TraceID())
+			}
+		}
+		for what, want := range map[string]time.Duration{"facetd read": 7 * time.Millisecond, "wait for the facet": time.Millisecond, "sqlite": 2 * time.Millisecond, "confirm": 4 * time.Millisecond} {
+			if took[what] != want {
+				t.Errorf("%s took %v, want %v", what, took[what], want)
+			}
+		}
+		exporter.Reset()
+		time.Sleep(time.Second)
+		for range maxTraced + 100 {
+			end(r, traced(), 0, 0, 0)
+		}
+		roots := 0
+		for _, s := range exporter.GetSpans() {
+			if s.Name == "facetd read" {
+				roots++
+			}
+		}
+		if roots != maxTraced || testutil.ToFloat64(r.untraced) != 100 {
+			t.Errorf("%d of %d requests were told, %v omitted", roots, maxTraced+100, testutil.ToFloat64(r.untraced))
+		}
+	})
 }

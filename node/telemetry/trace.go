@@ -22,6 +22,10 @@ import (
 // instrumentation names this package to tracers.
 const instrumentation = "github.com/facetd/facetd/node"
 
+// maxTraced bounds the requests a second that are recorded: clients decide which, and
+// not all of them are friends.
+const maxTraced = 500
+
 // record makes the spans of a request that its client wants recorded: one of the
 // request, and below it those of what it went through. They are made when it has ended,
 // so that a request that is not recorded costs nothing.

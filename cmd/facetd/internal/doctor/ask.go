@@ -83,7 +83,11 @@ func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 				addr := withScheme(known.API)
 				ids[addr] = known.ID
 				asked := slices.ContainsFunc(f.Nodes, func(o Node) bool { return o.URL == addr || o.Cluster != nil && o.Cluster.Self == known.ID })
-				if !asked && !slices.Contains(next, addr) {
+				switch {
+				case asked || slices.Contains(next, addr):
+				case strings.HasPrefix(n.URL, "https://") && !strings.HasPrefix(addr, "https://"):
+					f.Nodes = append(f.Nodes, Node{URL: addr, Err: errPlain})
+				default:
 					next = append(next, addr)
 				}
 			}
@@ -108,6 +112,10 @@ func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 	return f
 }
 
+// errPlain is why a node is not asked that speaks no TLS where others do: whoever listens
+// would have the token.
+var errPlain = errors.New("the others speak TLS and it does not, so it is not asked")
+
 // withScheme is the URL of an address: one that says nothing speaks plain HTTP.
 func withScheme(addr string) string {
 	if strings.Contains(addr, "://") {
@@ -121,10 +129,11 @@ func (a *Asker) Each(ctx context.Context, urls []string, path string) (answers m
 	answers, problems = map[string][]byte{}, map[string]error{}
 	f := a.Ask(ctx, urls)
 	for _, n := range f.Nodes {
-		raw, _, err := a.get(ctx, n.URL+path, true)
 		if n.Err != nil {
-			err = n.Err
+			problems[n.name()] = n.Err
+			continue
 		}
+		raw, _, err := a.get(ctx, n.URL+path, true)
 		if err != nil {
 			problems[n.name()] = err
 			continue

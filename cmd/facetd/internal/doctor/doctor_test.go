@@ -189,6 +189,24 @@ func TestAsk(t *testing.T) {
 	if len(f.Operations) != 1 {
 		t.Errorf("operations %v", f.Operations)
 	}
+	// From a node that speaks TLS nobody is led to one that does not, with the token.
+	plain := addrs[1]
+	addrs[1] = "http://" + plain
+	secure := httptest.NewTLSServer(node("n1"))
+	defer secure.Close()
+	f = (&Asker{Client: secure.Client(), Token: "good"}).Ask(t.Context(), []string{secure.URL})
+	for _, n := range f.Nodes {
+		if n.URL != secure.URL && (n.Err != errPlain || n.Cluster != nil) {
+			t.Errorf("asked in the clear: %+v", n)
+		}
+	}
+	if len(f.Nodes) < 2 {
+		t.Errorf("those not asked are not told: %+v", f.Nodes)
+	}
+	if answers, problems := (&Asker{Client: secure.Client(), Token: "good"}).Each(t.Context(), []string{secure.URL}, "/v1/operations"); len(answers) != 1 || len(problems) != len(f.Nodes)-1 {
+		t.Errorf("answers %q, problems %v", answers, problems)
+	}
+	addrs[1] = plain
 	a.Token = ""
 	f = a.Ask(t.Context(), []string{"http://" + addrs[0]})
 	if len(f.Nodes) != 1 || !strings.Contains(f.Nodes[0].Denied, "a token is needed here") {
