@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -184,6 +185,15 @@ func TestConfigIsChecked(t *testing.T) {
 	for _, c := range []Config{{Facets: -1}, {Callers: MaxCallers + 1}, {ValueSize: MaxValueSize + 1}, {Duration: 2 * MaxDuration}, {}} {
 		if _, err := Run(t.Context(), c); err == nil {
 			t.Errorf("%+v is accepted", c)
+		}
+	}
+	for names, good := range map[string]bool{"write create": false, "create create": false, "idle create write": true} {
+		ws, err := Select(strings.Fields(names)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Run(t.Context(), Config{Workloads: ws}); strings.Contains(err.Error(), "create comes before") == good {
+			t.Errorf("%s: %v", names, err)
 		}
 	}
 	if _, err := Select("write", "wrote"); err == nil {

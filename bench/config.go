@@ -244,6 +244,13 @@ func (c *Config) fill() error {
 	if c.Node == nil {
 		errs = append(errs, errors.New("no node is given"))
 	}
+	made := false
+	for _, w := range c.Workloads {
+		if w.Op == OpCreate && made {
+			errs = append(errs, errors.New("workload create comes before those that need its facets, and once"))
+		}
+		made = made || w.Op != OpIdle && w.Op != OpActive
+	}
 	return errors.Join(errs...)
 }
 
