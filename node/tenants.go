@@ -237,7 +237,7 @@ func (s svc) Busiest(_ context.Context, by string, limit int) ([]service.BusyTen
 	busy, over := s.n.tenants.Busiest(order, limit)
 	list := make([]service.BusyTenant, len(busy))
 	for i, b := range busy {
-		list[i] = service.BusyTenant{Name: b.Tenant, Requests: b.Requests, Writes: b.Writes, Bytes: b.Bytes, Time: b.Time}
+		list[i] = service.BusyTenant(b)
 	}
 	return list, over, nil
 }

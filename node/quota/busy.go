@@ -21,7 +21,7 @@ const (
 
 // Busy is what a tenant did at this node for a while.
 type Busy struct {
-	Tenant   facet.Tenant
+	Name     facet.Tenant
 	Requests int64
 	Writes   int64         // requests that changed something
 	Bytes    int64         // of requests and answers
@@ -57,7 +57,7 @@ type busy struct {
 
 // add takes in what a tenant did since the last sweep.
 func (s *busy) add(d *Busy) {
-	if *d == (Busy{Tenant: d.Tenant}) {
+	if *d == (Busy{Name: d.Name}) {
 		return
 	}
 	s.mu.Lock()
@@ -65,13 +65,13 @@ func (s *busy) add(d *Busy) {
 	if s.now == nil {
 		s.now = make(map[facet.Tenant]*Busy)
 	}
-	b := s.now[d.Tenant]
+	b := s.now[d.Name]
 	if b == nil {
 		if len(s.now) >= maxBusy {
 			s.forget()
 		}
-		b = &Busy{Tenant: d.Tenant}
-		s.now[d.Tenant] = b
+		b = &Busy{Name: d.Name}
+		s.now[d.Name] = b
 	}
 	b.add(d)
 }
@@ -84,7 +84,7 @@ func (s *busy) forget() {
 	}
 	slices.SortFunc(all, func(a, b *Busy) int { return cmp.Compare(a.Time, b.Time) })
 	for _, b := range all[:len(all)/4+1] {
-		delete(s.now, b.Tenant)
+		delete(s.now, b.Name)
 	}
 }
 
@@ -106,7 +106,7 @@ func (s *Tenants) Busiest(by Order, n int) (list []Busy, over time.Duration) {
 	for _, window := range []map[facet.Tenant]*Busy{b.now, b.before} {
 		for name, w := range window {
 			sum := sums[name]
-			sum.Tenant = name
+			sum.Name = name
 			sum.add(w)
 			sums[name] = sum
 		}
@@ -116,7 +116,7 @@ func (s *Tenants) Busiest(by Order, n int) (list []Busy, over time.Duration) {
 	for _, sum := range sums {
 		list = append(list, sum)
 	}
-	slices.SortFunc(list, func(a, b Busy) int { return cmp.Or(by(a, b), cmp.Compare(a.Tenant, b.Tenant)) })
+	slices.SortFunc(list, func(a, b Busy) int { return cmp.Or(by(a, b), cmp.Compare(a.Name, b.Name)) })
 	return list[:min(n, len(list))], over
 }
 

@@ -56,9 +56,9 @@ func TestBusiest(t *testing.T) {
 // TestBusiestIsBounded: of more tenants than are kept the busy ones stay.
 func TestBusiestIsBounded(t *testing.T) {
 	var b busy
-	b.add(&Busy{Tenant: "heavy", Requests: 1, Time: time.Hour})
+	b.add(&Busy{Name: "heavy", Requests: 1, Time: time.Hour})
 	for i := range 3 * maxBusy {
-		b.add(&Busy{Tenant: facet.Tenant(fmt.Sprint("t", i)), Requests: 1, Time: time.Millisecond})
+		b.add(&Busy{Name: facet.Tenant(fmt.Sprint("t", i)), Requests: 1, Time: time.Millisecond})
 	}
 	if n := len(b.now); n > maxBusy {
 		t.Errorf("%d tenants are kept", n)
