@@ -60,45 +60,7 @@ type Facts struct {
 
 // Ask asks the nodes of the URLs and all nodes they know of.
 func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
-	var f Facts
-	ids := map[string]string{} // by URL
-	var next []string
-	for _, u := range urls {
-		next = append(next, withScheme(u))
-	}
-	for len(next) > 0 && len(f.Nodes) < maxNodes {
-		batch := make([]Node, min(len(next), maxNodes-len(f.Nodes)))
-		var wg sync.WaitGroup
-		for i := range batch {
-			wg.Go(func() { batch[i] = a.node(ctx, next[i]) })
-		}
-		wg.Wait()
-		f.Nodes = append(f.Nodes, batch...)
-		next = nil
-		for _, n := range batch {
-			if n.Cluster == nil {
-				continue
-			}
-			for _, known := range n.Cluster.Nodes {
-				addr := withScheme(known.API)
-				ids[addr] = known.ID
-				asked := slices.ContainsFunc(f.Nodes, func(o Node) bool { return o.URL == addr || o.Cluster != nil && o.Cluster.Self == known.ID })
-				switch {
-				case asked || slices.Contains(next, addr):
-				case strings.HasPrefix(n.URL, "https://") && !strings.HasPrefix(addr, "https://"):
-					f.Nodes = append(f.Nodes, Node{URL: addr, Err: errPlain})
-				default:
-					next = append(next, addr)
-				}
-			}
-		}
-	}
-	for i := range f.Nodes {
-		n := &f.Nodes[i]
-		if n.ID = ids[n.URL]; n.Cluster != nil && n.Cluster.Self != "" {
-			n.ID = n.Cluster.Self
-		}
-	}
+	f := Facts{Nodes: walk(urls, func(addr string) Node { return a.node(ctx, addr) })}
 	for _, n := range f.Nodes {
 		if n.Cluster == nil || n.Denied != "" {
 			continue
@@ -110,6 +72,49 @@ func (a *Asker) Ask(ctx context.Context, urls []string) Facts {
 		}
 	}
 	return f
+}
+
+// walk visits the nodes of the URLs and all nodes they know of, several at a time.
+func walk(urls []string, visit func(addr string) Node) (nodes []Node) {
+	ids := map[string]string{} // by URL
+	var next []string
+	for _, u := range urls {
+		next = append(next, withScheme(u))
+	}
+	for len(next) > 0 && len(nodes) < maxNodes {
+		batch := make([]Node, min(len(next), maxNodes-len(nodes)))
+		var wg sync.WaitGroup
+		for i := range batch {
+			wg.Go(func() { batch[i] = visit(next[i]) })
+		}
+		wg.Wait()
+		nodes = append(nodes, batch...)
+		next = nil
+		for _, n := range batch {
+			if n.Cluster == nil {
+				continue
+			}
+			for _, known := range n.Cluster.Nodes {
+				addr := withScheme(known.API)
+				ids[addr] = known.ID
+				asked := slices.ContainsFunc(nodes, func(o Node) bool { return o.URL == addr || o.Cluster != nil && o.Cluster.Self == known.ID })
+				switch {
+				case asked || slices.Contains(next, addr):
+				case strings.HasPrefix(n.URL, "https://") && !strings.HasPrefix(addr, "https://"):
+					nodes = append(nodes, Node{URL: addr, Err: errPlain})
+				default:
+					next = append(next, addr)
+				}
+			}
+		}
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		if n.ID = ids[n.URL]; n.Cluster != nil && n.Cluster.Self != "" {
+			n.ID = n.Cluster.Self
+		}
+	}
+	return nodes
 }
 
 // errPlain is why a node is not asked that speaks no TLS where others do: whoever listens
@@ -127,8 +132,11 @@ func withScheme(addr string) string {
 // Each asks all nodes that the first ones know for a path, and gives the answers by node.
 func (a *Asker) Each(ctx context.Context, urls []string, path string) (answers map[string][]byte, problems map[string]error) {
 	answers, problems = map[string][]byte{}, map[string]error{}
-	f := a.Ask(ctx, urls)
-	for _, n := range f.Nodes {
+	for _, n := range walk(urls, func(addr string) (n Node) {
+		n.URL = addr
+		n.Cluster, n.Err = a.cluster(ctx, addr)
+		return n
+	}) {
 		if n.Err != nil {
 			problems[n.name()] = n.Err
 			continue
@@ -141,6 +149,21 @@ func (a *Asker) Each(ctx context.Context, urls []string, path string) (answers m
 		answers[n.name()] = raw
 	}
 	return answers, problems
+}
+
+var errForeign = errors.New("that is no facetd node")
+
+// cluster asks a node for the cluster as it knows it.
+func (a *Asker) cluster(ctx context.Context, addr string) (*client.Cluster, error) {
+	raw, _, err := a.get(ctx, addr+"/v1/cluster", true)
+	if err != nil {
+		return nil, err
+	}
+	var c client.Cluster
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, fmt.Errorf("GET /v1/cluster: %w: %w", errForeign, err)
+	}
+	return &c, nil
 }
 
 // node asks one node.
@@ -172,16 +195,14 @@ func (a *Asker) node(ctx context.Context, addr string) Node {
 			n.Failing = []string{firstLine(err.Error())}
 		}
 	}
-	if raw, _, err = a.get(ctx, addr+"/v1/cluster", true); err != nil {
+	switch n.Cluster, err = a.cluster(ctx, addr); {
+	case errors.Is(err, errForeign):
+		n.Err = err
+		return n
+	case err != nil:
 		n.Denied = firstLine(err.Error())
 		return n
 	}
-	var c client.Cluster
-	if err := json.Unmarshal(raw, &c); err != nil {
-		n.Err = fmt.Errorf("GET /v1/cluster: %w: is that a facetd node?", err)
-		return n
-	}
-	n.Cluster = &c
 	if _, _, err := a.get(ctx, addr+"/v1/operations", false); err == nil {
 		n.Open = true
 	}
