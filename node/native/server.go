@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -172,10 +174,7 @@ func (s *Server) forget(sess *session) {
 // in force. Who is not let in any more is told so and has to go.
 func (s *Server) Recheck() {
 	s.mu.Lock()
-	all := make([]*session, 0, len(s.sessions))
-	for sess := range s.sessions {
-		all = append(all, sess)
-	}
+	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
 	for _, sess := range all {
 		sess.recheck()
@@ -189,10 +188,7 @@ func (s *Server) Recheck() {
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
-	all := make([]*session, 0, len(s.sessions))
-	for sess := range s.sessions {
-		all = append(all, sess)
-	}
+	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
 	for _, sess := range all {
 		sess.drain()
