@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/cluster/gossip"
+	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node/auth"
 	"github.com/facetd/facetd/node/credentials"
 	"github.com/facetd/facetd/node/peer"
@@ -70,7 +71,7 @@ func (n *Node) watchGossipKeys() error {
 
 // gossipKeys reads the keys gossip begins with.
 func gossipKeys(file string) ([]gossip.Key, error) {
-	src, err := credentials.ReadFile(file)
+	src, err := disk.ReadBounded(file, credentials.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the keys of gossip: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/internal/certs"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 func certCACommand() *command {
@@ -86,10 +87,10 @@ func (i *issuing) declare(fs *flag.FlagSet) {
 }
 
 func (i *issuing) issue(p *program, s certs.Subject, name string) error {
-	cert, err := readBounded(i.ca, certs.MaxFile)
+	cert, err := disk.ReadBounded(i.ca, certs.MaxFile)
 	var key []byte
 	if err == nil {
-		key, err = readBounded(i.key, certs.MaxFile)
+		key, err = disk.ReadBounded(i.key, certs.MaxFile)
 	}
 	if err != nil {
 		return fmt.Errorf("read the CA, which \"facetd cert ca\" makes: %w", err)
@@ -185,7 +186,7 @@ where one ends within that time.`,
 			return func(_ context.Context, p *program, files []string) error {
 				var roots *x509.CertPool
 				if *ca != "" {
-					src, err := readBounded(*ca, certs.MaxFile)
+					src, err := disk.ReadBounded(*ca, certs.MaxFile)
 					if err == nil {
 						roots, err = certs.ParsePool(src)
 					}
@@ -195,7 +196,7 @@ where one ends within that time.`,
 				}
 				var errs []error
 				for _, name := range files {
-					src, err := readBounded(name, certs.MaxFile)
+					src, err := disk.ReadBounded(name, certs.MaxFile)
 					var list []*x509.Certificate
 					if err == nil {
 						list, err = certs.ParseAll(src)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/facetd/facetd/client"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 // dialTimeout bounds the first connection: a person waits for it.
@@ -115,7 +116,7 @@ func (s *server) tls() (*tls.Config, error) {
 }
 
 func readToken(name string) (string, error) {
-	src, err := readBounded(name, maxTokenFile)
+	src, err := disk.ReadBounded(name, maxTokenFile)
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}

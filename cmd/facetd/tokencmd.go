@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/token"
 )
 
@@ -94,7 +95,7 @@ func withKey(name string, jwk token.JWK) ([]byte, error) {
 	set := map[string]json.RawMessage{}
 	var list []json.RawMessage
 	if name != "" {
-		src, err := readBounded(name, token.MaxFile)
+		src, err := disk.ReadBounded(name, token.MaxFile)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
@@ -141,7 +142,7 @@ func writePrivateKey(name string, key ed25519.PrivateKey) error {
 }
 
 func readPrivateKey(name string) (ed25519.PrivateKey, error) {
-	src, err := readBounded(name, maxTokenFile)
+	src, err := disk.ReadBounded(name, maxTokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the private key: %w", err)
 	}
@@ -182,19 +183,6 @@ func replaceWith(name string, content []byte, mode os.FileMode) error {
 		return err
 	}
 	return os.Rename(f.Name(), name)
-}
-
-func readBounded(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // it was only read
-	src, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(src)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", name, limit)
-	}
-	return src, err
 }
 
 func tokenCreateCommand() *command {
@@ -321,7 +309,7 @@ func inspectToken(w io.Writer, tok, file, cluster string, asJSON bool) error {
 	if file == "" {
 		return nil
 	}
-	src, err := readBounded(file, token.MaxFile)
+	src, err := disk.ReadBounded(file, token.MaxFile)
 	if err != nil {
 		return fmt.Errorf("read the file of keys: %w", err)
 	}

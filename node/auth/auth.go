@@ -3,14 +3,13 @@ package auth
 import (
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/internal/token"
 )
 
@@ -135,7 +134,7 @@ func (k *Keyring) Reload() {
 func (k *Keyring) load() (changed bool, err error) {
 	k.loading.Lock()
 	defer k.loading.Unlock()
-	src, err := readFile(k.opt.File)
+	src, err := disk.ReadBounded(k.opt.File, token.MaxFile)
 	look := sha256.Sum256(src)
 	if err != nil {
 		look = sha256.Sum256([]byte(err.Error()))
@@ -153,19 +152,6 @@ func (k *Keyring) load() (changed bool, err error) {
 	}
 	k.state.Store(&state{keys: keys, known: make(map[[sha256.Size]byte]*token.Grant)})
 	return changed, nil
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // it was only read
-	src, err := io.ReadAll(io.LimitReader(f, token.MaxFile+1))
-	if err == nil && len(src) > token.MaxFile {
-		err = fmt.Errorf("%s has more than %d bytes", name, token.MaxFile)
-	}
-	return src, err
 }
 
 // Stats is for metrics.

@@ -3,12 +3,12 @@ package credentials
 import (
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/facetd/facetd/internal/disk"
 )
 
 const (
@@ -20,8 +20,8 @@ const (
 	WarnBefore = 7 * 24 * time.Hour
 	warnEvery  = 24 * time.Hour
 
-	// maxFile bounds each file. It is that of internal/certs: the others are smaller.
-	maxFile = 1 << 20
+	// MaxFile bounds each file. It is that of internal/certs: the others are smaller.
+	MaxFile = 1 << 20
 )
 
 // Source is some files that belong together.
@@ -217,7 +217,7 @@ func (w *Watcher) States() []State {
 func (s *Source) read() (contents [][]byte, look [sha256.Size]byte, err error) {
 	h := sha256.New()
 	for _, name := range s.Files {
-		src, ferr := ReadFile(name)
+		src, ferr := disk.ReadBounded(name, MaxFile)
 		if ferr != nil {
 			err = ferr
 			src = []byte(ferr.Error())
@@ -227,20 +227,6 @@ func (s *Source) read() (contents [][]byte, look [sha256.Size]byte, err error) {
 		contents = append(contents, src)
 	}
 	return contents, [sha256.Size]byte(h.Sum(nil)), err
-}
-
-// ReadFile reads a file of secrets, all of which are small.
-func ReadFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // it was only read
-	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(src) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxFile)
-	}
-	return src, err
 }
 
 func distinct(files []string) (out []string) {
