@@ -96,6 +96,7 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	failed chan error
+	giveUp context.CancelCauseFunc // ends Open
 
 	closing sync.Once
 	closed  error
@@ -114,7 +115,15 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n = &Node{cfg: cfg, log: cfg.Logger, boot: cluster.NewBootID(), started: time.Now(), failed: make(chan error, 1)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	// A node that fails while it starts waits for nobody any more (rule R13).
+	ctx, n.giveUp = context.WithCancelCause(ctx)
+	defer n.giveUp(nil)
 	defer func() {
+		select {
+		case failure := <-n.failed:
+			err = failure
+		default:
+		}
 		if err != nil {
 			err = fmt.Errorf("start node: %w", errors.Join(err, n.stop(context.Background())))
 			n = nil
@@ -410,6 +419,7 @@ func (n *Node) fail(err error) {
 	case n.failed <- err:
 	default:
 	}
+	n.giveUp(err)
 }
 
 // Close stops the node: facets in use are handed to other nodes, requests under way

@@ -136,22 +136,28 @@ func TestSecondProcessIsKeptOut(t *testing.T) {
 	}
 }
 
+// hibernated waits until no facet is open.
+func hibernated(t *testing.T, n *node.Node) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		_, body := call(t, n, "GET", "/metrics", "")
+		if strings.Contains(body, "\nfacetd_facets_active 0\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("facets did not hibernate")
+		}
+	}
+}
+
 // TestHibernate lets facets go idle and wakes them up.
 func TestHibernate(t *testing.T) {
 	n := open(t, t.TempDir(), func(c *node.Config) { c.IdleAfter = time.Millisecond })
 	exec(t, n, "acme/notes", "CREATE TABLE t (v)")
 	for i := range 3 {
 		exec(t, n, "acme/notes", "INSERT INTO t VALUES (?)", i)
-		deadline := time.Now().Add(20 * time.Second)
-		for {
-			_, body := call(t, n, "GET", "/metrics", "")
-			if strings.Contains(body, "\nfacetd_facets_active 0\n") {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal("facet did not hibernate")
-			}
-		}
+		hibernated(t, n)
 	}
 	if out := exec(t, n, "acme/notes", "SELECT count(*) AS c FROM t"); !strings.Contains(out, "3") {
 		t.Fatal(out)

@@ -91,7 +91,7 @@ const (
 
 // ErrUnknownCommand says that a command or its version is not known here. A
 // node that meets one in the log cannot go on: others have applied it.
-var ErrUnknownCommand = errors.New("placement command is not known to this release")
+var ErrUnknownCommand = errors.New("the placement command is not known to this version; use the one that wrote it")
 
 // AppendCommand appends the encoded form of c.
 func AppendCommand(dst []byte, c Command) []byte {

@@ -347,7 +347,7 @@ func (r *restorer) run() error {
 	}
 	r.version = binary.BigEndian.Uint16(head[8:])
 	if r.version < snapshotPlain || r.version > snapshotVersion || head[10]|head[11] != 0 {
-		return fmt.Errorf("version %d, want at most %d", r.version, snapshotVersion)
+		return fmt.Errorf("version %d, this program knows %d; use the version that wrote it", r.version, snapshotVersion)
 	}
 	buf := make([]byte, blockHeadLen+maxBlockLen)
 	last := byte(0)

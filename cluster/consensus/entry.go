@@ -42,7 +42,7 @@ func decodeEntry(src []byte) ([][]byte, error) {
 	case len(src) < entryHeadLen || len(src) > entryHeadLen+MaxEntryBytes:
 		return nil, fmt.Errorf("decode log entry: %d bytes, limit %d", len(src), entryHeadLen+MaxEntryBytes)
 	case src[0] != entryVersion || src[1] != 0:
-		return nil, fmt.Errorf("decode log entry: version %d, want %d", src[0], entryVersion)
+		return nil, fmt.Errorf("decode log entry: version %d, this program knows %d; use the version that wrote it", src[0], entryVersion)
 	}
 	n := int(binary.BigEndian.Uint16(src[2:]))
 	if n == 0 || n > MaxBatch {

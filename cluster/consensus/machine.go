@@ -22,6 +22,7 @@ type machine struct {
 	limit   atomic.Int64  // pending that causes the next one
 	due     chan struct{} // wakes the snapshot goroutine
 
+	refused  error  // why the last snapshot was not taken; Raft only logs it
 	restored func() // called when a snapshot has taken the place of entries
 
 	applying stopwatch
@@ -127,8 +128,8 @@ func (m *machine) Restore(from io.ReadCloser) error {
 	if err := m.failure(); err != nil {
 		return err
 	}
-	if err := m.sm.Restore(from); err != nil {
-		return err
+	if m.refused = m.sm.Restore(from); m.refused != nil {
+		return m.refused
 	}
 	m.pending.Store(0)
 	m.restored()

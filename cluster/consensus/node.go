@@ -146,7 +146,7 @@ func (n *Node) start(logger *raftLogger) (err error) {
 	}
 	n.raft, err = raft.NewRaft(conf, n.machine, n.stores.log, n.stores.stable, n.stores.snaps, n.transport)
 	if err != nil {
-		return err
+		return errors.Join(err, n.machine.refused)
 	}
 	n.live.Store(n.raft)
 	// Raft restored a snapshot before it started; which one, only its applied

@@ -28,7 +28,7 @@ var (
 	// ErrStore: the log belongs to another store (rule R3).
 	ErrStore = errors.New("commit log of another store")
 	// ErrVersion: the log was written by a later version.
-	ErrVersion = errors.New("commit log of an unknown version")
+	ErrVersion = errors.New("unknown format of the commit log")
 	// ErrRemoved: the segment of the Loc does not exist (any more).
 	ErrRemoved = errors.New("segment was removed")
 	// ErrCorrupt: the record at the Loc is not what was written there.

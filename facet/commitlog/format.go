@@ -101,7 +101,7 @@ func decodeSegmentHeader(block []byte, store StoreID, id uint32) (h segmentHeade
 		return h, false, nil
 	}
 	if v := be.Uint32(block[8:]); v != version {
-		return h, false, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)
+		return h, false, fmt.Errorf("%w: version %d, this program knows %d; use the version that wrote it", ErrVersion, v, version)
 	}
 	if !bytes.Equal(block[16:32], store[:]) {
 		return h, false, fmt.Errorf("%w: %x, this store is %x", ErrStore, block[16:32], store)

@@ -102,7 +102,7 @@ func (re *replay) record(rec commitlog.Record, loc commitlog.Loc) error {
 		}
 		re.carry(st, &c, loc)
 	default:
-		return fmt.Errorf("record of unknown kind %#x: was it written by a later version?", uint8(rec.Kind))
+		return fmt.Errorf("record of unknown kind %#x; use the version that wrote it", uint8(rec.Kind))
 	}
 	return nil
 }
