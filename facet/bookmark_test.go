@@ -8,6 +8,21 @@ import (
 	"testing"
 )
 
+// TestBookmarkGolden: clients keep bookmarks, and give them to later releases.
+func TestBookmarkGolden(t *testing.T) {
+	const text = "fb1041060000000000000000000vs002000000001o00000000000l4rhrql0"
+	want := Bookmark{Incarnation{1, 2, 3, 15: 0xFF}, 1<<48 | 7, 42}
+	if got := want.String(); got != text {
+		t.Errorf("the text of a bookmark is %q, was %q", got, text)
+	}
+	if got, err := ParseBookmark(text); err != nil || got != want {
+		t.Errorf("it reads as %v, %v", got, err)
+	}
+	if _, err := ParseBookmark("fb2" + text[3:]); !errors.Is(err, ErrBookmark) {
+		t.Errorf("a bookmark of another version: %v", err)
+	}
+}
+
 func TestBookmark(t *testing.T) {
 	id := Incarnation{7, 15: 9}
 	list := []Bookmark{

@@ -26,7 +26,7 @@ import (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // TestLaterVersions gives a node what a later release wrote, one file at a time. It must
-// neither guess nor leave out what it does not know: it does not serve, changes nothing,
+// neither guess nor leave out what it does not know: it does not serve,
 // and says what to do; the release that wrote it goes on with all of it.
 func TestLaterVersions(t *testing.T) {
 	patch := func(t *testing.T, file string, f func(b []byte) []byte) {

@@ -111,9 +111,8 @@ func (s *stores) openFounding(id *identity, expect int, want cluster.ID) (*found
 	if err != nil || b == nil {
 		return f, err
 	}
-	d := unseal(kindPledge, b)
-	f.round, f.pledge = d.u32(), d.founders()
-	return f, d.end("founding pledge")
+	f.round, f.pledge, err = decodePledge(b)
+	return f, err
 }
 
 func (f *founding) pledged() bool {
@@ -124,10 +123,7 @@ func (f *founding) pledged() bool {
 
 // save is called with mu held. On error nothing changed.
 func (f *founding) save(round uint32, pledge *founders) error {
-	e := begin(kindPledge)
-	e.u32(round)
-	e.founders(pledge)
-	if err := f.stores.set(keyPledge, e.seal()); err != nil {
+	if err := f.stores.set(keyPledge, encodePledge(round, pledge)); err != nil {
 		return err
 	}
 	f.round, f.pledge = round, pledge

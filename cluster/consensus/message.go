@@ -112,7 +112,7 @@ func unseal(kind uint8, src []byte) *decoder {
 	case src[0] != kind:
 		d.err = fmt.Errorf("kind %d, want %d", src[0], kind)
 	case src[1] != messageVersion || src[2] != 0 || src[3] != 0:
-		d.err = fmt.Errorf("version %d, want %d", src[1], messageVersion)
+		d.err = fmt.Errorf("version %d, this program knows %d", src[1], messageVersion)
 	default:
 		d.b = src[messageHeadLen:]
 		if sum, want := crc32.Checksum(d.b, castagnoli), binary.BigEndian.Uint32(src[4:]); sum != want {
@@ -241,4 +241,17 @@ func decodeAnswer(src []byte) (a identityAnswer, err error) {
 	}
 	a.pledged = d.founders()
 	return a, d.end("answer")
+}
+
+func encodePledge(round uint32, to *founders) []byte {
+	e := begin(kindPledge)
+	e.u32(round)
+	e.founders(to)
+	return e.seal()
+}
+
+func decodePledge(b []byte) (round uint32, to *founders, err error) {
+	d := unseal(kindPledge, b)
+	round, to = d.u32(), d.founders()
+	return round, to, d.end("founding pledge")
 }

@@ -106,13 +106,16 @@ func (s *streams) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, 
 	if err != nil {
 		return nil, fmt.Errorf("dial node %s: %w", node, err)
 	}
-	pre := make([]byte, 0, prefaceLen+len(s.self.node)+len(node))
-	pre = append(pre, prefaceMagic...)
-	pre = append(pre, prefaceVersion, byte(len(s.self.node)), byte(len(node)), 0)
-	pre = binary.BigEndian.AppendUint32(pre, generation)
-	pre = append(append(pre, mine[:]...), at.log[:]...)
-	pre = append(append(pre, s.self.node...), node...)
-	return s.track(&outbound{Conn: c, streams: s, preface: pre, to: node})
+	return s.track(&outbound{Conn: c, streams: s, preface: preface(mine, generation, s.self.node, node, at.log), to: node})
+}
+
+func preface(of cluster.ID, generation uint32, from cluster.NodeID, to string, log LogID) []byte {
+	b := make([]byte, 0, prefaceLen+len(from)+len(to))
+	b = append(b, prefaceMagic...)
+	b = append(b, prefaceVersion, byte(len(from)), byte(len(to)), 0)
+	b = binary.BigEndian.AppendUint32(b, generation)
+	b = append(append(b, of[:]...), log[:]...)
+	return append(append(b, from...), to...)
 }
 
 // Accept takes the next connection.

@@ -52,6 +52,40 @@ const (
 	later  = `,"exp":1796000000`
 )
 
+// TestGolden: tokens and files of keys that people have must be good in later releases.
+func TestGolden(t *testing.T) {
+	const (
+		file  = `[{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"LfBBJfABWvtHzoU674dyCU_5SYwUyxueEpc8KSfaD6Y","tenant":"acme"}]`
+		token = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCIsImtpZCI6ImsxIn0." +
+			"eyJ0ZW5hbnQiOiJhY21lIiwiZmFjZXRzIjpbIm5vdGVzIiwidXNlci0qIl0sImFjY2VzcyI6InJ3Iiwic3ViIjoiYXBwIiwianRpIjoidDEiLCJpYXQiOjE3OTU5NTM2MDAsImV4cCI6MTc5NjA0MDAwMH0." +
+			"O_yaxXItDunKXHjq5WHWRIhhOgcyhXTX9y7rnDwFbFgXmbrQQhgYIdTEkzXq2FwnwWo9Ayr4zhNtA7t0ysFvDw"
+	)
+	key := newKey(1)
+	got, err := Sign(key, "k1", Claims{Tenant: "acme", Facets: []string{"notes", "user-*"}, Access: Write, Subject: "app", ID: "t1",
+		Issued: now, Expires: now.Add(24 * time.Hour)})
+	if err != nil || got != token {
+		t.Errorf("a token is %s, %v", got, err)
+	}
+	list, err := json.Marshal([]JWK{NewJWK(public(key), "k1", "acme")})
+	if err != nil || string(list) != file {
+		t.Errorf("keys are %s, %v", list, err)
+	}
+	keys, err := ParseKeys([]byte(`{"keys":` + file + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := keys.Verify(token, "", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := g.Facet(facet.Name{Tenant: "acme", Facet: "user-7"}); a != Write {
+		t.Errorf("it gives %v", a)
+	}
+	if a := g.Facet(facet.Name{Tenant: "acme", Facet: "other"}); a != None {
+		t.Errorf("it gives %v to another facet", a)
+	}
+}
+
 func TestVerify(t *testing.T) {
 	one, two, acme, nameless := newKey(1), newKey(2), newKey(3), newKey(4)
 	bare := NewJWK(public(nameless), "", "")
