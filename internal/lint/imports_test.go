@@ -75,6 +75,7 @@ var mayImport = []struct {
 	{"internal/e2e", nil, "tests only"},
 	{"internal/sim", nil, "tests only; nobody imports it"},
 	{"internal/coverage", nil, "a command for developers; nobody imports it"},
+	{"internal/fuzz", nil, "a command for developers; nobody imports it"},
 	{"internal/wire", []string{"facet", "cluster", "placement"}, "both ends of the protocol import it, so it reaches no engine"},
 	{"placement", []string{"facet", "cluster"}, "a deterministic state machine"},
 	{"placement/...", []string{"facet", "cluster", "placement"}, "pure decisions over the table"},
