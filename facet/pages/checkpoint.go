@@ -290,7 +290,7 @@ func Finish(f File, from, to Base, commits iter.Seq2[*facet.Commit, error]) erro
 // Verify reads the whole file and compares it with what base says.
 func Verify(f File, base Base) error {
 	var sum facet.Sum
-	buf := make([]byte, 64*Size)
+	buf := make([]byte, min(64, base.Pages)*Size)
 	for p := uint32(1); p <= base.Pages; {
 		n := min(uint32(len(buf)/Size), base.Pages-p+1)
 		if err := readFull(f, buf[:n*Size], int64(p-1)*Size, p); err != nil {

@@ -119,23 +119,29 @@ func (w *world) judgeAll() {
 // holds, and copies that end at one position are equal (I9).
 func (w *world) compared() {
 	for _, l := range w.running() {
-		var b strings.Builder
-		if err := l.node.Service().Metrics(&b); err != nil {
-			w.problem("metrics of %s: %v", l.name, err)
-			continue
+		for _, name := range []string{"facetd_copies_outvoted_total", "facetd_facets_undecided_total"} {
+			if n := w.metric(l, name); n > 0 {
+				w.problem("%s: %s %v", l.name, name, n)
+			}
 		}
-		for line := range strings.Lines(b.String()) {
-			var n int64
-			for _, name := range []string{"facetd_copies_outvoted_total", "facetd_facets_undecided_total"} {
-				if _, err := fmt.Sscanf(line, name+" %d\n", &n); err == nil && n > 0 {
-					w.problem("%s: %s", l.name, strings.TrimSpace(line))
-				}
-			}
-			if _, err := fmt.Sscanf(line, "facetd_compared_nodes_total %d\n", &n); err == nil && n > 0 {
-				w.note("compared")
-			}
+		if w.metric(l, "facetd_compared_nodes_total") > 0 {
+			w.note("compared")
 		}
 	}
+}
+
+// metric is a figure a node shows, zero if it shows none of that name.
+func (w *world) metric(l *life, name string) (v float64) {
+	var b strings.Builder
+	if err := l.node.Service().Metrics(&b); err != nil {
+		w.problem("metrics of %s: %v", l.name, err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Sscanf(line, name+" %g\n", &v); err == nil {
+			return v
+		}
+	}
+	return 0
 }
 
 // sound asks SQLite whether the database is whole: at its owner, and in the copy of each

@@ -147,11 +147,20 @@ func (in input) interactive() bool { return in.kind == opTx || in.kind == opPayT
 var errLost = errors.New("the connection was lost")
 
 func codeOf(err error) facet.Code {
-	var fe *facet.Error
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*facet.Error](err); ok {
 		return fe.Code
 	}
 	return 0
+}
+
+// ownerIn is where an answer leads that says who the owner is.
+func ownerIn(err error) (cluster.NodeID, bool) {
+	fe, ok := errors.AsType[*facet.Error](err)
+	if !ok || fe.Code != facet.CodeNotOwner || fe.Owner == "" {
+		return "", false
+	}
+	host := strings.TrimPrefix(fe.Owner, "http://")
+	return cluster.NodeID(strings.TrimSuffix(host, ":7400")), true
 }
 
 // retryable reports whether a later try may succeed: nothing is wrong with the
@@ -205,12 +214,10 @@ func (s *session) persist(ctx context.Context, name facet.Name, in input, keyed 
 		if maybe && !keyed || maybe && ctx.Err() != nil {
 			return output{unknown: true}, err
 		}
-		var fe *facet.Error
-		errors.As(err, &fe)
+		owner, moved := ownerIn(err)
 		switch {
-		case fe != nil && fe.Code == facet.CodeNotOwner && fe.Owner != "" && redirects < 4:
-			host := strings.TrimPrefix(fe.Owner, "http://")
-			s.owner[name] = cluster.NodeID(strings.TrimSuffix(host, ":7400"))
+		case moved && redirects < 4:
+			s.owner[name] = owner
 			redirects++
 			s.w.note("redirect")
 			continue

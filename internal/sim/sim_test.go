@@ -133,6 +133,7 @@ func (w *world) work() (stop func()) {
 // scenario is a whole run: form, work, break, mend, judge.
 func scenario(w *world) {
 	w.form()
+	stopLimits := w.limits()
 	stopWork := w.work()
 	watched := make(chan struct{})
 	w.wg.Go(func() { w.supervise(watched) })
@@ -142,6 +143,7 @@ func scenario(w *world) {
 	close(watched)
 	time.Sleep(3 * time.Second) // some work in a cluster that comes back
 	stopWork()
+	stopLimits()
 	w.settle()
 	w.verify()
 }
