@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/facetd/facetd/facet"
@@ -96,6 +97,11 @@ func draw(seed uint64) plan {
 	perm := r.Perm(len(faults))
 	for _, i := range perm[:2+r.IntN(5)] {
 		p.faults = append(p.faults, faults[i])
+	}
+	for _, f := range faults {
+		if slices.Contains(strings.Split(*with, ","), f.name) && !p.has(f.name) {
+			p.faults = append(p.faults, f)
+		}
 	}
 	// One disk at a time may be in doubt: see fault.harms.
 	if slices.ContainsFunc(p.faults, fault.spoils) {

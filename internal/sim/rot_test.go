@@ -2,6 +2,7 @@ package sim
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/facetd/facetd/facet/replica"
@@ -31,19 +32,20 @@ func (n *nemesis) rot() {
 	// Half of the time it is off meanwhile, and finds out at its start (R14); else the
 	// scrub does, or who needs an entry (R52).
 	off := n.rng.IntN(2) == 0
+	// Of files those nobody has open: what is read from one that rots in use is for the
+	// scrub to find, and SQLite may have read it until then.
+	var names []string
+	if n.rng.IntN(2) == 0 {
+		names = m.atRest(l, off)
+	}
+	files := len(names) > 0
 	if off {
 		l.kill("to rot", n.loss())
 		m.mu.Lock()
 		d = m.disk
 		m.mu.Unlock()
 	}
-	// Of files nobody has open: what is read from one that rots in use is for the scrub
-	// to find, and SQLite may have read it until then.
-	var names []string
-	files := n.rng.IntN(2) == 0
-	if files {
-		names = m.atRest(l, off)
-	} else {
+	if !files {
 		list, _ := d.ReadDir(logDir) // a disk that fails has none
 		for _, e := range list {
 			if strings.HasSuffix(e.Name, ".seg") {
@@ -84,6 +86,7 @@ func (m *machine) atRest(l *life, off bool) (names []string) {
 		}
 		return true
 	})
+	slices.Sort(names)
 	return names
 }
 

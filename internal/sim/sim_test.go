@@ -26,6 +26,7 @@ var (
 	noisy    = flag.Bool("sim.log", false, "print what the nodes log")
 	patience = flag.Duration("sim.patience", 5*time.Minute, "real time after which a run is taken to hang")
 	parallel = flag.Int("sim.parallel", 1, "how many seeds run at a time")
+	with     = flag.String("sim.with", "", "names of faults, with commas, that every run has beside its own")
 	pictures = flag.String("sim.pictures", "", "directory for pictures of histories that cannot be")
 )
 

@@ -192,5 +192,9 @@ func (t *totals) String() string {
 }
 
 func replay(seed uint64) string {
-	return fmt.Sprintf("go test ./internal/sim -run TestSeeds -sim.first=%d -sim.seeds=1 -count=10 -v", seed)
+	also := ""
+	if *with != "" {
+		also = fmt.Sprintf(" -sim.with=%q", *with)
+	}
+	return fmt.Sprintf("go test ./internal/sim -run TestSeeds -sim.first=%d -sim.seeds=1%s -count=10 -v", seed, also)
 }
