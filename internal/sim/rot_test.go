@@ -32,11 +32,11 @@ func (n *nemesis) rot() {
 	// Half of the time it is off meanwhile, and finds out at its start (R14); else the
 	// scrub does, or who needs an entry (R52).
 	off := n.rng.IntN(2) == 0
-	// Of files those nobody has open: what is read from one that rots in use is for the
-	// scrub to find, and SQLite may have read it until then.
+	// Files only then: what is read from one that rots in use is for the scrub to find,
+	// and SQLite may have read it until then. TestRottenFile has those nobody has open.
 	var names []string
-	if n.rng.IntN(2) == 0 {
-		names = m.atRest(l, off)
+	if n.rng.IntN(2) == 0 && off {
+		names = l.files()
 	}
 	files := len(names) > 0
 	if off {
@@ -77,11 +77,10 @@ func (n *nemesis) rot() {
 	}
 }
 
-// atRest gives the database files of copies that nobody has open; all of them when the
-// machine is off.
-func (m *machine) atRest(l *life, off bool) (names []string) {
+// files gives the database files of a node.
+func (l *life) files() (names []string) {
 	l.node.Copies(func(c replica.Meta) bool {
-		if c.BasePages > 0 && (off || !c.Open && c.Base == c.Last) {
+		if c.BasePages > 0 {
 			names = append(names, fileOf(c.ID))
 		}
 		return true
