@@ -2,7 +2,6 @@ package sim
 
 import (
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -112,15 +111,8 @@ func (n *nemesis) crashFor(l *life, why string, down time.Duration, loss disk.Lo
 	n.later(down, func() { l.m.start() })
 }
 
-// loss is what a crash does to the disk. Where another disk is lost or rots it must not
-// leave doubt: a block that is neither old nor new may be a rotten one (R14), and of
-// those there is one in the run.
-func (n *nemesis) loss() disk.Loss {
-	if !slices.ContainsFunc(n.w.plan.faults, fault.spoils) {
-		return disk.LossAny
-	}
-	return []disk.Loss{disk.LoseAll, disk.KeepAll, disk.KeepSome}[n.rng.IntN(3)]
-}
+// loss is what a crash does to the disk.
+func (n *nemesis) loss() disk.Loss { return n.w.plan.loss(n.rng) }
 
 // pauseFor has a process not run for a while: nobody hears of it, and it hears of
 // nobody. Its connections stay, and what is on its way waits.

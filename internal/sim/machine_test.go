@@ -219,7 +219,7 @@ func (l *life) failed(err error) {
 		l.m.w.problem("%s stopped by itself: %v", l.name, err)
 	}
 	l.m.w.note("process stopped by itself")
-	l.kill(fmt.Sprintf("it failed: %v", err), disk.LossAny)
+	l.kill(fmt.Sprintf("it failed: %v", err), l.m.w.plan.loss(l.m.w.rand()))
 	l.m.mu.Lock()
 	l.m.fell = true
 	l.m.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/disk"
 )
 
 // plan is what a seed decides about a run.
@@ -48,6 +49,16 @@ func (p plan) String() string {
 // has reports whether a fault is among those of the run.
 func (p plan) has(name string) bool {
 	return slices.ContainsFunc(p.faults, func(f fault) bool { return f.name == name })
+}
+
+// loss is what a crash does to a disk. Where another disk is lost or rots it must not
+// leave doubt: a block that is neither old nor new may be a rotten one (R14), and of
+// those there is one in the run.
+func (p plan) loss(rng *rand.Rand) disk.Loss {
+	if !slices.ContainsFunc(p.faults, fault.spoils) {
+		return disk.LossAny
+	}
+	return []disk.Loss{disk.LoseAll, disk.KeepAll, disk.KeepSome}[rng.IntN(3)]
 }
 
 // badClocks reports whether clocks may be wrong by more than leases allow for.
