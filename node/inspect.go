@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
+
 	"github.com/facetd/facetd/facet/replica"
 	"github.com/facetd/facetd/placement"
 )
 
-// What the checkers of package internal/sim look at: the state behind the answers.
-// Nothing here changes anything, and nothing in the product calls it.
+// What package internal/sim looks at, the state behind the answers, and what only an
+// orderly stop does otherwise: a change of the leader. Nothing in the product calls it.
 
 // Copies calls f for every copy of a facet that this node keeps, until f returns
 // false.
@@ -23,4 +25,9 @@ func (n *Node) Leads() bool {
 	}
 	now, _ := raft.Leadership()
 	return now.Leading
+}
+
+// StepAside has another voter lead placement, if this node does.
+func (n *Node) StepAside(ctx context.Context) error {
+	return n.consensus().TransferLeadership(ctx, "")
 }

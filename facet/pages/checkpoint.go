@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 
 	"github.com/facetd/facetd/facet"
 )
@@ -287,10 +288,14 @@ func Finish(f File, from, to Base, commits iter.Seq2[*facet.Commit, error]) erro
 	return Verify(f, to)
 }
 
+// verifying are buffers of Verify, which runs whenever a facet is opened.
+var verifying = sync.Pool{New: func() any { return new([64 * Size]byte) }}
+
 // Verify reads the whole file and compares it with what base says.
 func Verify(f File, base Base) error {
 	var sum facet.Sum
-	buf := make([]byte, 64*Size)
+	buf := verifying.Get().(*[64 * Size]byte)
+	defer verifying.Put(buf)
 	for p := uint32(1); p <= base.Pages; {
 		n := min(uint32(len(buf)/Size), base.Pages-p+1)
 		if err := readFull(f, buf[:n*Size], int64(p-1)*Size, p); err != nil {

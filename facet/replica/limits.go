@@ -63,6 +63,11 @@ const (
 	// is read again.
 	maxViewSaved = 4 << 20 / facet.PageSize
 
+	// verifiedPages is up to which size (4 MiB) a database file is read and checked when
+	// it is opened. That takes about a millisecond at most where it is in the page cache,
+	// which what is opened then reads from. A larger one is left to the scrub.
+	verifiedPages = 4 << 20 / facet.PageSize
+
 	// scrubChunk is the pages one read of a scrub brings into memory.
 	scrubChunk = 64
 

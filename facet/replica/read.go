@@ -51,6 +51,9 @@ func (r Replica) open(ctx context.Context, all bool) (*pages.Store, error) {
 	locs := append([]commitlog.Loc(nil), l.entries[:n]...)
 	st.mu.Unlock()
 
+	if err := s.verify(st, base); err != nil {
+		return nil, errors.Join(s.openFailed(st, err), r.Close(nil))
+	}
 	store := pages.New(base, func() (pages.File, error) {
 		// A base with pages has a file; making an empty one would hide its loss.
 		f, err := s.openDB(st.id, base.Pages == 0)
@@ -68,6 +71,22 @@ func (r Replica) open(ctx context.Context, all bool) (*pages.Store, error) {
 		}
 	}
 	return store, nil
+}
+
+// verify compares the file of a base with it, if it is small enough to be read whole
+// (R51). What is at rest for long may rot, and a commit whose old pages are not those of
+// the other members fits none of their copies: one bit at the owner would put all of them
+// out of service.
+func (s *Store) verify(st *state, base pages.Base) error {
+	if base.Pages == 0 || base.Pages > verifiedPages {
+		return nil
+	}
+	f, err := s.openDB(st.id, false)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // opened for reading: nothing can be lost by closing it
+	return pages.Verify(f, base)
 }
 
 // claim marks the facet as open. State.mu is held.

@@ -55,6 +55,56 @@ func TestScrubFindsRot(t *testing.T) {
 	}
 }
 
+// TestOpeningFindsRot: a file that rotted at rest is found when it is opened, by an owner
+// and for a view, before anything is read from it or changed on top of it (R51). A large
+// file is left to the scrub.
+func TestOpeningFindsRot(t *testing.T) {
+	open := map[string]func(r Replica) error{
+		"owner": func(r Replica) error {
+			store, err := r.Open(ctx, true)
+			if err != nil {
+				return err
+			}
+			return r.Close(store)
+		},
+		"view": func(r Replica) error {
+			v, err := r.OpenView()
+			if err != nil {
+				return err
+			}
+			return v.Close()
+		},
+	}
+	for name, f := range open {
+		t.Run(name, func(t *testing.T) {
+			mem := disk.NewMem()
+			s, _ := mustOpen(t, single(mem))
+			rotten := func(id facet.Incarnation, n int) Replica {
+				o := newOwner(t, s, id, 1)
+				for i := range n {
+					check(t, o.pages.WriteAt(bytes.Repeat([]byte{1}, facet.PageSize), int64(i)*facet.PageSize))
+				}
+				c, _, err := o.pages.Seal(o.r.ID(), o.epoch)
+				check(t, err)
+				check(t, o.append(&c))
+				o.checkpoint()
+				check(t, o.r.Close(o.pages))
+				check(t, f(o.r))
+				check(t, mem.Corrupt(s.dbName(o.r.ID()), func(b []byte) { b[100] ^= 1 }))
+				return o.r
+			}
+			r := rotten(testID(1), 3)
+			if err := f(r); !errors.Is(err, facet.ErrCorrupt) {
+				t.Errorf("open a rotten file: %v", err)
+			}
+			if h := r.Meta().Health; h != Diverged {
+				t.Errorf("the copy is %v", h)
+			}
+			check(t, f(rotten(testID(2), verifiedPages+1)))
+		})
+	}
+}
+
 // TestScrubOfAFacetInUse: a facet that is written all the time is read at a base of its
 // own, and rot in it is found all the same.
 func TestScrubOfAFacetInUse(t *testing.T) {

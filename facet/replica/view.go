@@ -37,6 +37,16 @@ func (r Replica) OpenView() (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open view of %v: %w", r.st.id, err)
 	}
+	if b.base.Pages <= verifiedPages {
+		if err := b.verify(context.Background(), nil); err != nil {
+			current := b.current()
+			b.Close() // opened for reading: nothing can be lost by closing it
+			if current {
+				err = r.s.openFailed(r.st, err)
+			}
+			return nil, fmt.Errorf("open view of %v: %w", r.st.id, err)
+		}
+	}
 	f := &viewFile{BaseFile: b}
 	return &View{r: r, base: b, store: pages.New(b.base, func() (pages.File, error) { return f, nil })}, nil
 }

@@ -201,9 +201,9 @@ func TestViewFindsRot(t *testing.T) {
 	write(1)
 	o.checkpoint()
 	write(2)
-	check(t, mem.Corrupt(s.dbName(o.r.ID()), func(b []byte) { b[100] ^= 1 }))
 	v, err := o.r.OpenView()
 	check(t, err)
+	check(t, mem.Corrupt(s.dbName(o.r.ID()), func(b []byte) { b[100] ^= 1 })) // behind the look at its opening
 	if _, err := v.Advance(ctx, 10); !errors.Is(err, facet.ErrCorrupt) {
 		t.Errorf("advance over rot: %v", err)
 	}

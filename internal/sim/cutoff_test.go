@@ -23,7 +23,7 @@ func TestCutOff(t *testing.T) {
 			ctx, cancel := context.WithTimeout(l.ctx, callTimeout)
 			defer cancel()
 			n := facet.Name{Tenant: "sim", Facet: name}
-			_, err := s.call(ctx, l, facet.Request{Name: n, Steps: append(schema(), insert(numbers.Add(1)))})
+			_, err := s.call(ctx, l, facet.Request{Name: n, Steps: append(schema(), insert(w.number()))})
 			return time.Since(began), err
 		}
 		l := w.running()[0]

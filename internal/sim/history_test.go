@@ -24,11 +24,13 @@ const (
 	opSet                // register = arg
 	opCAS                // register = arg if it is old
 	opTx                 // read, then append, in an interactive transaction
+	opPay                // arg from one account to another, if it has as much
+	opPayTx              // the same in an interactive transaction, which reads before
 	opDelete             // the facet
 )
 
 func (k kind) String() string {
-	return [...]string{"read", "append", "add", "set", "cas", "tx", "delete"}[k]
+	return [...]string{"read", "append", "add", "set", "cas", "tx", "pay", "pay tx", "delete"}[k]
 }
 
 // input is an operation as a session means it.
@@ -36,7 +38,19 @@ type input struct {
 	kind kind
 	id   int64 // number of the write, unique in the run
 	arg  int64
-	old  int64
+	old  int64          // cas: what the register must be; pay: from and to, see accounts
+	how  facet.ReadMode // of a read
+}
+
+const (
+	accounts = 4
+	// deposit is what each account begins with: the sum of all never changes.
+	deposit = 100
+)
+
+// accounts gives who pays whom.
+func (in input) accounts() (from, to int) {
+	return int(in.old) / accounts % accounts, int(in.old) % accounts
 }
 
 // state is a facet's content, as a model sees it.
@@ -45,6 +59,7 @@ type state struct {
 	hash    uint64 // of them, in order
 	counter int64
 	reg     int64
+	gain    [accounts]int64 // of each account, since it was opened
 }
 
 func (s state) with(id int64) state {
@@ -58,8 +73,9 @@ func (s state) with(id int64) state {
 type output struct {
 	unknown bool
 	state   state   // read; of a write, what n and counter it returned
-	did     bool    // cas: it changed the register; delete: there was a facet
+	did     bool    // cas, pay: it changed something; delete: there was a facet
 	log     []int64 // of a read that wants it
+	rows    int     // accounts a read found
 	// Of answers that name one.
 	pos  facet.Position
 	life string
@@ -90,6 +106,10 @@ var model = porcupine.Model{
 			return true, next
 		case opTx:
 			return o.state == st, next
+		case opPayTx:
+			return o.state == st && o.did == did, next
+		case opPay:
+			return o.state.n == next.n && o.did == did, next
 		case opAdd:
 			return o.state.n == next.n && o.state.counter == next.counter, next
 		case opCAS:
@@ -117,6 +137,12 @@ func apply(st state, i input) (next state, did bool) {
 	case opCAS:
 		if did = st.reg == i.old; did {
 			next.reg = i.arg
+		}
+	case opPay, opPayTx:
+		from, to := i.accounts()
+		if did = st.gain[from]+deposit >= i.arg; did {
+			next.gain[from] -= i.arg
+			next.gain[to] += i.arg
 		}
 	}
 	return next, did

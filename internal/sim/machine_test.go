@@ -12,11 +12,11 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/commitlog"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/internal/disk"
 	"github.com/facetd/facetd/node"
-	"github.com/facetd/facetd/node/lease"
 )
 
 // machine is what outlives a process: a disk, a placement log, a clock, an address.
@@ -25,8 +25,7 @@ type machine struct {
 	id     cluster.NodeID
 	ip     string
 	zone   string
-	rate   float64 // of its clock
-	offset quorum.Instant
+	clocks clocks
 
 	// Of the cluster it is started into.
 	expect int
@@ -40,14 +39,10 @@ type machine struct {
 	lives int
 	// breaking says that a fault is armed after which the process must stop (R13).
 	breaking bool
-	fell     bool // its process stopped by itself
+	fell     bool   // its process stopped by itself
+	read     uint64 // highest batch of its commit log that was counted, see seen
 	// leaving says that the node is to be taken out of the cluster, out that it was.
 	leaving, out bool
-}
-
-// now is the machine's clock of leases (R37): it runs a little fast or slow.
-func (m *machine) now() quorum.Instant {
-	return m.offset + quorum.Instant(float64(time.Since(m.w.began))*m.rate)
 }
 
 // lowWater is the room on a disk that a log leaves free.
@@ -149,15 +144,15 @@ func (m *machine) start() *life {
 		PeerListen: string(m.id) + ":7401", PeerAdvertise: string(m.id) + ":7401",
 		GossipListen: m.ip + ":7402", Join: m.join, BootstrapExpect: m.expect,
 		Insecure: true, IdleAfter: m.w.plan.idleAfter, RepairAfter: m.w.plan.repairAfter,
-		LogBudget: m.w.plan.logBudget,
+		LogBudget: m.w.plan.logBudget, Replicas: m.w.plan.replicas,
 		// Often enough to meet everything else, and to be done some times in a run.
 		ScrubEvery: 15 * time.Second, CompareEvery: 7 * time.Second,
 		Logger: m.w.log.With("at", l.name),
 		Platform: &node.Platform{
 			FS: m.disk, Log: commitlog.Options{SegmentBytes: m.w.plan.segment, LowWaterBytes: lowWater}, Raft: m.log, Identity: m.ident, Save: l.save,
 			PeerListener: listener, PeerDial: port.dial, Gossip: port,
-			Machine: cluster.MachineID([]byte(fmt.Sprintf("%-16s", m.id))), Clock: m.now,
-			Clocks: func() lease.Reading { t := m.now(); return lease.Reading{Boot: t, Mono: t, Raw: t} },
+			Machine: cluster.MachineID([]byte(fmt.Sprintf("%-16s", m.id))), Clock: m.clocks.leases,
+			Clocks: m.clocks.read,
 		},
 	}
 	m.w.tell("%s starts", l.name)
@@ -224,7 +219,7 @@ func (l *life) failed(err error) {
 		l.m.w.problem("%s stopped by itself: %v", l.name, err)
 	}
 	l.m.w.note("process stopped by itself")
-	l.kill(fmt.Sprintf("it failed: %v", err), disk.LossAny)
+	l.kill(fmt.Sprintf("it failed: %v", err), l.m.w.plan.loss(l.m.w.rand()))
 	l.m.mu.Lock()
 	l.m.fell = true
 	l.m.mu.Unlock()
@@ -239,6 +234,7 @@ func (l *life) kill(why string, loss disk.Loss) {
 		defer m.mu.Unlock()
 		close(l.dead) // first: what is answered from here on nobody hears
 		l.port.close()
+		m.seen()
 		m.disk = m.disk.Crash(m.w.rand(), loss)
 		m.log = m.log.Crash()
 		m.life, m.breaking = nil, false
@@ -270,7 +266,7 @@ func (m *machine) current() *life {
 func (m *machine) wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.disk, m.log, m.ident = disk.NewMem(), consensus.NewMemory(), node.NewIdentity(m.id)
+	m.disk, m.log, m.ident, m.read = disk.NewMem(), consensus.NewMemory(), node.NewIdentity(m.id), 0
 	// Its operator has it join; told to begin a cluster it would begin another one.
 	m.expect, m.join = 0, []string{"10.0.0.1:7402", "10.0.0.2:7402", "10.0.0.3:7402"}
 }
@@ -281,9 +277,14 @@ type world struct {
 	log   *slog.Logger
 	net   *network
 	began time.Time
-	wg    sync.WaitGroup // processes and sessions
-	leave sync.WaitGroup // nodes that are taken out of the cluster
-	names []facetSpec
+	ids   atomic.Int64 // of writes
+
+	moments   moments
+	forgetful atomic.Int64   // percent of all answers that do not reach their clients
+	doubt     atomic.Bool    // a clock was wrong: reads by lease may be old from here on (R41)
+	wg        sync.WaitGroup // processes and sessions
+	leave     sync.WaitGroup // nodes that are taken out of the cluster
+	names     []facetSpec
 
 	mu       sync.Mutex
 	rng      *rand.Rand // of what is drawn at moments the seed does not order
@@ -292,16 +293,23 @@ type world struct {
 	story    []string
 	counts   map[string]int
 	facets   map[string]*ledger
+	finals   map[facet.Name][]int64 // what is in each facet in the end
+	lasted   time.Duration          // virtual time of the run, once it is over
 }
 
 func newWorld(p plan, log *slog.Logger) *world {
 	w := &world{
-		plan: p, log: log, net: newNetwork(p.seed), began: time.Now(), counts: map[string]int{},
-		rng: rand.New(rand.NewPCG(p.seed, 1)), facets: map[string]*ledger{},
+		plan: p, net: newNetwork(p.seed), began: time.Now(), counts: map[string]int{},
+		rng: rand.New(rand.NewPCG(p.seed, 1)), facets: map[string]*ledger{}, finals: map[facet.Name][]int64{},
 	}
+	w.log = slog.New(&ear{Handler: log.Handler(), w: w})
+	w.net.w = w
 	w.fast()
 	return w
 }
+
+// number is that of a new write.
+func (w *world) number() int64 { return w.ids.Add(1) }
 
 // rand makes a source of its own, so that users do not wait for each other.
 func (w *world) rand() *rand.Rand {
@@ -319,8 +327,8 @@ func (w *world) add(expect int, join []string) *machine {
 		w: w, id: cluster.NodeID(fmt.Sprintf("n%d", i)), ip: fmt.Sprintf("10.0.0.%d", i), expect: expect, join: join,
 		// Up to 0.4 % off: two machines differ by less than the rate at which the
 		// watchdog turns lease reads off (R41).
-		rate: 1 + (r.Float64()-0.5)*0.008, offset: quorum.Instant(time.Duration(1+r.IntN(1000)) * time.Hour),
-		disk: disk.NewMem(), log: consensus.NewMemory(),
+		clocks: newClocks(1+(r.Float64()-0.5)*0.008, quorum.Instant(time.Duration(1+r.IntN(1000))*time.Hour)),
+		disk:   disk.NewMem(), log: consensus.NewMemory(),
 	}
 	m.ident = node.NewIdentity(m.id)
 	if w.plan.zones > 0 {
@@ -375,9 +383,14 @@ func (w *world) leader() *life {
 
 // tell writes down what happened, for the report of a run that failed.
 func (w *world) tell(format string, args ...any) {
-	s := fmt.Sprintf("%10.3f  ", time.Since(w.began).Seconds()) + fmt.Sprintf(format, args...)
+	s := fmt.Sprintf(format, args...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	at := w.lasted
+	if at == 0 {
+		at = time.Since(w.began)
+	}
+	s = fmt.Sprintf("%10.3f  ", at.Seconds()) + s
 	w.story = append(w.story, s)
 }
 
@@ -388,6 +401,13 @@ func (w *world) problem(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.problems = append(w.problems, s)
+}
+
+// percent is true so often of a hundred times.
+func (w *world) percent(part int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.Int64N(100) < part
 }
 
 // note counts a situation the run has met.

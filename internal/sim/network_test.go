@@ -18,6 +18,7 @@ import (
 type network struct {
 	peers  *memnet.Network
 	gossip *gossiptest.Network
+	w      *world
 
 	mu    sync.Mutex
 	hosts []cluster.NodeID
@@ -116,7 +117,11 @@ func (p *port) dial(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
-	return p.keep(p.net.peers.Host(string(p.id)).Dial(ctx, host))
+	c, err := p.keep(p.net.peers.Host(string(p.id)).Dial(ctx, host))
+	if err != nil {
+		return nil, err
+	}
+	return p.net.w.tapped(c, p.id, cluster.NodeID(host)), nil
 }
 
 // keep has what was opened end with the process.

@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -28,8 +27,6 @@ type session struct {
 	marks map[facet.Name]facet.Bookmark // newest seen, of facets that stay
 	think time.Duration                 // pause between operations, on average
 }
-
-var numbers atomic.Int64 // of writes
 
 const (
 	// callTimeout is how long a session waits for one answer, opTimeout how long it
@@ -61,7 +58,7 @@ func (s *session) run(stop <-chan struct{}) {
 // step does one operation on some facet.
 func (s *session) step() {
 	spec := s.w.names[s.rng.IntN(len(s.w.names))]
-	in := input{id: numbers.Add(1), arg: s.rng.Int64N(5), old: s.rng.Int64N(5)}
+	in := input{id: s.w.number(), arg: s.rng.Int64N(5), old: s.rng.Int64N(5)}
 	switch r := s.rng.IntN(100); {
 	case spec.deleted && r < 6:
 		in.kind = opDelete
@@ -72,18 +69,31 @@ func (s *session) step() {
 		in.kind = opRead
 	case r < 65:
 		in.kind = opAppend
-	case r < 77:
+	case r < 74:
 		in.kind = opAdd
-	case r < 85:
+	case r < 79:
 		in.kind = opSet
-	case r < 93:
+	case r < 84:
 		in.kind = opCAS
+	case r < 90:
+		in.kind = opPay
+	case r < 95:
+		in.kind = opPayTx
 	default:
 		in.kind = opTx
 	}
+	switch in.kind {
+	case opRead:
+		// One in eight asks a majority; where clocks are wrong, every other one.
+		if n := s.rng.IntN(8); n == 0 || n < 4 && s.w.plan.badClocks() {
+			in.how = facet.ReadQuorum
+		}
+	case opPay, opPayTx:
+		in.old, in.arg = s.rng.Int64N(accounts*accounts), 1+s.rng.Int64N(60)
+	}
 	// A key tells the database apart, and a facet made anew is another one: what is
 	// retried there happens again. So no keys, and no second tries, where facets go.
-	keyed := !spec.deleted && in.kind != opRead && in.kind != opTx && in.kind != opDelete && s.rng.IntN(4) > 0
+	keyed := !spec.deleted && !in.interactive() && in.kind != opRead && in.kind != opDelete && s.rng.IntN(4) > 0
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
 	s.do(ctx, spec.name, in, keyed)
@@ -97,15 +107,21 @@ func (s *session) do(ctx context.Context, name facet.Name, in input, keyed bool)
 	o.out, o.ret, o.until = out, stamps.Add(1), time.Since(s.w.began)
 	switch {
 	case err == nil:
-		s.w.note(in.kind.String() + " ok")
+		s.w.note(noteOp + in.kind.String() + " ok")
+		if in.kind == opRead && in.how == facet.ReadOwner && s.w.doubt.Load() && !s.w.fleeting(name) {
+			// By a lease of a clock that may be wrong: it may be old, and no more than that.
+			s.w.ledger(name).peeked(glance{session: s.id, life: out.life, pos: out.pos, state: out.state})
+			s.w.note("read by lease while clocks are in doubt")
+			return out, true
+		}
 	case out.unknown:
 		o.ret = math.MaxInt64
-		s.w.note(in.kind.String() + " unknown")
+		s.w.note(noteOp + in.kind.String() + " unknown")
 	default:
-		s.w.note(in.kind.String() + " not done")
+		s.w.note(noteOp + in.kind.String() + " refused")
 		// A facet that is deleted meanwhile is not found.
 		gone := codeOf(err) == facet.CodeNotFound && s.w.fleeting(name)
-		if !retryable(err) && in.kind != opTx && !gone {
+		if !retryable(err) && !in.interactive() && !gone {
 			s.w.problem("session %d: %v on %s: %v", s.id, in, name, err)
 		}
 		return out, false
@@ -124,15 +140,27 @@ func (w *world) fleeting(name facet.Name) bool {
 	return false
 }
 
+// interactive reports whether an operation is a transaction of several requests.
+func (in input) interactive() bool { return in.kind == opTx || in.kind == opPayTx }
+
 // errLost is what a client sees of a node that died or does not answer.
 var errLost = errors.New("the connection was lost")
 
 func codeOf(err error) facet.Code {
-	var fe *facet.Error
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*facet.Error](err); ok {
 		return fe.Code
 	}
 	return 0
+}
+
+// ownerIn is where an answer leads that says who the owner is.
+func ownerIn(err error) (cluster.NodeID, bool) {
+	fe, ok := errors.AsType[*facet.Error](err)
+	if !ok || fe.Code != facet.CodeNotOwner || fe.Owner == "" {
+		return "", false
+	}
+	host := strings.TrimPrefix(fe.Owner, "http://")
+	return cluster.NodeID(strings.TrimSuffix(host, ":7400")), true
 }
 
 // retryable reports whether a later try may succeed: nothing is wrong with the
@@ -157,6 +185,7 @@ func (s *session) persist(ctx context.Context, name facet.Name, in input, keyed 
 	maybe := false // it may have happened
 	pause := 10 * time.Millisecond
 	redirects := 0
+	first := "" // the process that may have done it
 	for {
 		l := s.target(name)
 		err := fmt.Errorf("no node answers: %w", errGone)
@@ -167,22 +196,28 @@ func (s *session) persist(ctx context.Context, name facet.Name, in input, keyed 
 			if err == nil {
 				s.owner[name] = l.m.id
 				out.life = l.name
+				switch {
+				case maybe && keyed && first == l.name:
+					s.w.note("lost answer asked for again")
+				case maybe && keyed:
+					s.w.note("lost answer asked for again at another process")
+				}
 				return out, nil
 			}
 		}
 		lost := sent && (errors.Is(err, errLost) || codeOf(err).Class() == facet.Unknown ||
 			// A request that ran out of time was rolled back; see CodeTimeout.
 			in.kind == opDelete && codeOf(err) == facet.CodeUnavailable)
-		maybe = maybe || lost && in.kind != opRead
+		if lost && in.kind != opRead {
+			maybe, first = true, l.name
+		}
 		if maybe && !keyed || maybe && ctx.Err() != nil {
 			return output{unknown: true}, err
 		}
-		var fe *facet.Error
-		errors.As(err, &fe)
+		owner, moved := ownerIn(err)
 		switch {
-		case fe != nil && fe.Code == facet.CodeNotOwner && fe.Owner != "" && redirects < 4:
-			host := strings.TrimPrefix(fe.Owner, "http://")
-			s.owner[name] = cluster.NodeID(strings.TrimSuffix(host, ":7400"))
+		case moved && redirects < 4:
+			s.owner[name] = owner
 			redirects++
 			s.w.note("redirect")
 			continue
@@ -234,23 +269,82 @@ func (s *session) try(ctx context.Context, l *life, name facet.Name, in input, k
 			err = nil
 		}
 		return out, true, err
-	case opTx:
+	case opTx, opPayTx:
 		out, err = s.transact(ctx, l, name, in)
 		return out, true, err
 	}
 	req := request(name, in, key)
 	req.Bookmark = true
+	second := func(output, error) {}
+	if !key.IsZero() && s.rng.IntN(6) == 0 {
+		second = s.repeat(ctx, l, req, in)
+	}
 	resp, err := s.call(ctx, l, req)
 	s.saw(name, resp.Bookmark)
-	if in.kind == opRead && unwritten(err) {
-		return out, true, nil
+	switch {
+	case in.kind == opRead && unwritten(err):
+		err = nil
+	case err == nil:
+		out, err = read(resp.Result, in)
+		out.pos = resp.Position
 	}
-	if err != nil {
-		return out, true, err
-	}
-	out, err = read(resp.Result, in)
-	out.pos = resp.Position
+	s.money(name, l, out)
+	second(out, err)
 	return out, true, err
+}
+
+// repeat sends a request with a key again while its first copy is on its way, or behind
+// it: a message that came twice. The function it returns waits, and compares the answers.
+func (s *session) repeat(ctx context.Context, l *life, req facet.Request, in input) func(output, error) {
+	after := time.Duration(s.rng.IntN(30_000)) * time.Microsecond
+	type answer struct {
+		out output
+		err error
+	}
+	done := make(chan answer, 1)
+	s.w.wg.Go(func() {
+		time.Sleep(after)
+		resp, err := s.call(ctx, l, req)
+		var a answer
+		if a.err = err; err == nil {
+			a.out, a.err = read(resp.Result, in)
+		}
+		done <- a
+	})
+	return func(first output, err error) {
+		a := <-done
+		if err != nil || a.err != nil {
+			return // the write is there once, or not at all: the log of the facet tells
+		}
+		s.w.note("request with a key repeated")
+		if first.state != a.out.state || first.did != a.out.did {
+			s.w.problem("session %d: %v on %s was answered with %+v, and when it was repeated with %+v", s.id, in, req.Name, first, a.out)
+		}
+	}
+}
+
+// money: no read shows money that was made or lost, or a debt.
+func (s *session) money(name facet.Name, l *life, out output) {
+	if why := out.unbalanced(); why != "" {
+		s.w.problem("%s: the accounts read at %s by session %d, %v: %s", name, l.name, s.id, out.state.gain, why)
+	}
+}
+
+// unbalanced tells what is wrong with accounts as they were read, empty if nothing is.
+func (o output) unbalanced() string {
+	if o.rows != 0 && o.rows != accounts {
+		return fmt.Sprintf("there are %d of %d", o.rows, accounts)
+	}
+	sum := int64(0)
+	for i, v := range o.state.gain {
+		if sum += v; v < -deposit {
+			return fmt.Sprintf("account %d owes %d", i, -deposit-v)
+		}
+	}
+	if sum != 0 {
+		return fmt.Sprintf("the sum is off by %d", sum)
+	}
+	return ""
 }
 
 // peek reads at any node, from a state no older than what the session has seen (R35).
@@ -278,6 +372,7 @@ func (s *session) peek(name facet.Name) {
 				s.w.problem("session %d: %s answered from %v of %s, which is before %v", s.id, l.name, resp.Position, name, req.After)
 			}
 			s.saw(name, resp.Bookmark)
+			s.money(name, l, out)
 			s.w.ledger(name).peeked(glance{session: s.id, life: l.name, pos: resp.Position, state: out.state})
 			s.w.note("peek ok")
 			return
@@ -316,6 +411,10 @@ func (s *session) call(ctx context.Context, l *life, req facet.Request) (facet.R
 		return facet.Response{}, errLost
 	}
 	if err := l.wait(ctx); err != nil || l.isDead() {
+		return facet.Response{}, errLost
+	}
+	if part := s.w.forgetful.Load(); part > 0 && s.w.percent(part) {
+		s.w.note("answer lost")
 		return facet.Response{}, errLost
 	}
 	return c.Response, c.Err
@@ -357,9 +456,20 @@ func (s *session) transact(ctx context.Context, l *life, name facet.Name, in inp
 	if out, err = read(resp.Result, input{kind: opRead}); err != nil {
 		return out, undone(err)
 	}
+	s.money(name, l, out)
 	time.Sleep(time.Duration(s.rng.IntN(3000)) * time.Microsecond)
 	tx := resp.Tx
-	if resp, err = s.call(ctx, l, facet.Request{Name: name, Tx: tx, KeepTx: true, Steps: []facet.Step{insert(in.id)}}); err == nil {
+	write := []facet.Step{insert(in.id)}
+	if in.kind == opPayTx {
+		// What the accounts will have is reckoned here: nobody may come in between.
+		var next state
+		if next, out.did = apply(out.state, in); out.did {
+			for i, v := range next.gain {
+				write = append(write, step("INSERT OR REPLACE INTO bank VALUES(?, ?)", int64(i), v+deposit))
+			}
+		}
+	}
+	if resp, err = s.call(ctx, l, facet.Request{Name: name, Tx: tx, KeepTx: true, Steps: write}); err == nil {
 		_, err = read(resp.Result, in)
 	}
 	if err != nil {
@@ -377,102 +487,4 @@ func (s *session) transact(ctx context.Context, l *life, name facet.Name, in inp
 		err = undone(err)
 	}
 	return out, err
-}
-
-// The SQL of an operation.
-
-func step(sql string, args ...int64) facet.Step {
-	st := facet.Step{SQL: []byte(sql), NArgs: len(args)}
-	for _, a := range args {
-		st.Args = facet.AppendInt(st.Args, a)
-	}
-	return st
-}
-
-func schema() []facet.Step {
-	return []facet.Step{
-		step("CREATE TABLE IF NOT EXISTS log(at INTEGER PRIMARY KEY, id INTEGER NOT NULL)"),
-		step("CREATE TABLE IF NOT EXISTS cell(k INTEGER PRIMARY KEY, v INTEGER NOT NULL)"),
-	}
-}
-
-func insert(id int64) facet.Step { return step("INSERT INTO log(id) VALUES(?)", id) }
-
-func reading() []facet.Step {
-	return []facet.Step{
-		step("SELECT 'log', id FROM log ORDER BY at"),
-		step("SELECT 'cell', k, v FROM cell"),
-	}
-}
-
-const upsert = "INSERT INTO cell VALUES(?, ?) ON CONFLICT(k) DO UPDATE SET v = "
-
-func request(name facet.Name, in input, key facet.Key) facet.Request {
-	req := facet.Request{Name: name, Atomic: true, Key: key}
-	if in.kind == opRead {
-		req.ReadOnly, req.Steps = true, reading()
-		return req
-	}
-	req.Steps = append(schema(), insert(in.id))
-	switch in.kind {
-	case opAdd:
-		req.Steps = append(req.Steps, step(upsert+"v + excluded.v", 1, in.arg), step("SELECT 'cell', k, v FROM cell WHERE k = 1"))
-	case opSet:
-		req.Steps = append(req.Steps, step(upsert+"excluded.v", 2, in.arg))
-	case opCAS:
-		// A register nobody has set is 0.
-		req.Steps = append(req.Steps, step("INSERT OR IGNORE INTO cell VALUES(2, 0)"),
-			step("UPDATE cell SET v = ? WHERE k = 2 AND v = ?", in.arg, in.old), step("SELECT 'did', changes()"))
-	}
-	req.Steps = append(req.Steps, step("SELECT 'n', count(*) FROM log"))
-	return req
-}
-
-// unwritten reports whether err is what reading a facet gives that nobody has
-// written to.
-func unwritten(err error) bool {
-	return codeOf(err) == facet.CodeSQL && strings.Contains(err.Error(), "no such table")
-}
-
-// read takes the rows of a result apart.
-func read(r facet.Result, in input) (out output, err error) {
-	for len(r) > 0 {
-		it, rest, err := r.Next()
-		if err != nil {
-			return out, err
-		}
-		r = rest
-		switch it.Kind {
-		case facet.ItemError:
-			e, err := facet.DecodeError(it.Body)
-			if err != nil {
-				return out, err
-			}
-			if in.kind == opRead && unwritten(e) {
-				return output{}, nil
-			}
-			return out, e
-		case facet.ItemRow:
-			row, err := facet.Values(it.Body).Decode(nil)
-			if err != nil {
-				return out, err
-			}
-			switch what := string(row[0].Bytes); {
-			case what == "log":
-				out.state = out.state.with(row[1].Int)
-				if in.kind == opRead && in.id < 0 {
-					out.log = append(out.log, row[1].Int)
-				}
-			case what == "n":
-				out.state.n = row[1].Int
-			case what == "did":
-				out.did = row[1].Int != 0
-			case what == "cell" && row[1].Int == 1:
-				out.state.counter = row[2].Int
-			case what == "cell":
-				out.state.reg = row[2].Int
-			}
-		}
-	}
-	return out, nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -24,13 +25,28 @@ var (
 	first    = flag.Uint64("sim.first", 1, "the first of them")
 	noisy    = flag.Bool("sim.log", false, "print what the nodes log")
 	patience = flag.Duration("sim.patience", 5*time.Minute, "real time after which a run is taken to hang")
+	parallel = flag.Int("sim.parallel", 1, "how many seeds run at a time")
+	with     = flag.String("sim.with", "", "names of faults, with commas, that every run has beside its own")
 	pictures = flag.String("sim.pictures", "", "directory for pictures of histories that cannot be")
 )
 
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *parallel > 1 {
+		if err := flag.Set("test.parallel", fmt.Sprint(*parallel)); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
 // bubble runs f with a world of its own, and judges how it ended.
-func bubble(t *testing.T, p plan, f func(w *world)) {
+func bubble(t *testing.T, p plan, f func(w *world)) *world {
 	t.Helper()
 	wall := time.Now()
+	if *parallel <= 1 {
+		cryptotest.SetGlobalRandom(t, p.seed)
+	}
 	var world atomic.Pointer[world]
 	// A run that turns round and round never ends by itself.
 	watchdog := time.AfterFunc(*patience, func() {
@@ -52,18 +68,21 @@ func bubble(t *testing.T, p plan, f func(w *world)) {
 		world.Store(w)
 		f(w)
 		w.end()
-		if len(w.problems) > 0 {
-			t.Errorf("%d problems:\n%s\nthe run:\n%s", len(w.problems), strings.Join(w.problems, "\n"), strings.Join(w.story, "\n"))
-			t.Errorf("%v\nrun it again: go test ./internal/sim -run TestSeeds -sim.first=%d -sim.seeds=1 -count=10", p, p.seed)
-		}
-		var counts []string
-		for what, n := range w.counts {
-			counts = append(counts, fmt.Sprintf("%s %d", what, n))
-		}
-		slices.Sort(counts)
-		t.Logf("%v\n%v of virtual time: %s", p, time.Since(w.began).Round(time.Second), strings.Join(counts, ", "))
+		w.lasted = time.Since(w.began)
 	})
-	t.Logf("%v of real time", time.Since(wall).Round(time.Millisecond))
+	w := world.Load()
+	w.judgeAll()
+	if len(w.problems) > 0 {
+		t.Errorf("%d problems:\n%s\nthe run:\n%s", len(w.problems), strings.Join(w.problems, "\n"), strings.Join(w.story, "\n"))
+		t.Errorf("%v\nrun it again: %s", p, replay(p.seed))
+	}
+	var counts []string
+	for what, n := range w.counts {
+		counts = append(counts, fmt.Sprintf("%s %d", what, n))
+	}
+	slices.Sort(counts)
+	t.Logf("%v\n%v of virtual time, %v of real time: %s", p, w.lasted.Round(time.Second), time.Since(wall).Round(time.Millisecond), strings.Join(counts, ", "))
+	return w
 }
 
 // end stops all that runs.
@@ -115,6 +134,7 @@ func (w *world) work() (stop func()) {
 // scenario is a whole run: form, work, break, mend, judge.
 func scenario(w *world) {
 	w.form()
+	stopLimits := w.limits()
 	stopWork := w.work()
 	watched := make(chan struct{})
 	w.wg.Go(func() { w.supervise(watched) })
@@ -124,13 +144,14 @@ func scenario(w *world) {
 	close(watched)
 	time.Sleep(3 * time.Second) // some work in a cluster that comes back
 	stopWork()
+	stopLimits()
 	w.settle()
 	w.verify()
 }
 
 // TestCluster has a cluster form, work and end without any fault.
 func TestCluster(t *testing.T) {
-	p := plan{seed: 1, nodes: 3, sessions: 4, facets: 3, fleeting: 1, think: 30 * time.Millisecond, length: 10 * time.Second, idleAfter: 5 * time.Second, repairAfter: 20 * time.Second, segment: 256 << 10, logBudget: 1 << 20}
+	p := plan{seed: 1, nodes: 3, replicas: 3, sessions: 4, facets: 3, fleeting: 1, think: 30 * time.Millisecond, length: 10 * time.Second, idleAfter: 5 * time.Second, repairAfter: 20 * time.Second, segment: 256 << 10, logBudget: 1 << 20}
 	bubble(t, p, func(w *world) {
 		w.form()
 		stop := w.work()
@@ -143,9 +164,19 @@ func TestCluster(t *testing.T) {
 
 // TestSeeds breaks clusters in the ways their seeds say.
 func TestSeeds(t *testing.T) {
+	var sum totals
+	began := time.Now()
+	t.Cleanup(func() { // behind all seeds, those that run at the same time too
+		t.Logf("%v of real time: %v", time.Since(began).Round(time.Second), &sum)
+	})
 	for i := range *seeds {
 		p := draw(*first + uint64(i))
-		t.Run(fmt.Sprint(p.seed), func(t *testing.T) { bubble(t, p, scenario) })
+		t.Run(fmt.Sprint(p.seed), func(t *testing.T) {
+			if *parallel > 1 {
+				t.Parallel()
+			}
+			sum.add(bubble(t, p, scenario))
+		})
 	}
 }
 

@@ -214,7 +214,9 @@ func (d *desk) close() bool {
 			return false
 		}
 		if !s.isDead() && !s.idle() {
-			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, f: func(error) { d.post(todoClose) }})
+			// Behind reads that ask a majority it must ask one too: a lease would let it pass
+			// at once, and this desk would come back here without end.
+			s.hold(gated{gate: quorum.ReadGate{Seen: s.store.Position().Seq}, ask: s.confirming(), f: func(error) { d.post(todoClose) }})
 			return false
 		}
 		if !s.isDead() && d.m.ctx.Err() == nil {

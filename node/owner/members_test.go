@@ -487,6 +487,35 @@ func TestQuorumReadByWish(t *testing.T) {
 	})
 }
 
+// TestCloseWithUnconfirmedReads: a node that closes under its lease, while reads wait for
+// a majority that does not answer, waits as long as it may and then answers them. It
+// used to look whether they are answered without a pause; time stands still here then.
+func TestCloseWithUnconfirmedReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
+		wish := request(n, stmt("SELECT count(*) FROM t"))
+		wish.Read = facet.ReadQuorum
+		_, read := r.submit(wish)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_ = r.m.Close(ctx) // its time is up
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("closing took %v", took)
+		}
+		if _, err := r.answer(read); err == nil {
+			t.Error("an answer left that nobody confirmed")
+		}
+	})
+}
+
 // TestOwnerDies: the owner's process ends; another member recovers all that was
 // acknowledged, and the one that comes back catches up, by a snapshot.
 func TestOwnerDies(t *testing.T) {

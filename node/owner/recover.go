@@ -20,10 +20,25 @@ import (
 // R31), promises, the log to adopt, barrier and activation (R16 to R23); only then
 // may anything run (R22).
 func (d *desk) activate(row Row) error {
+	err := d.activateOnce(row)
+	if !errors.Is(err, facet.ErrCorrupt) || !d.m.quarantined(&row) {
+		return err
+	}
+	// The copy here was found to be damaged, perhaps only now. The others have the facet:
+	// the next try recovers it from them, in an epoch of its own, and nobody need hear of
+	// it.
+	again, ok := d.m.opts.Placement.ByIncarnation(row.Incarnation)
+	if !ok {
+		return err
+	}
+	return d.activateOnce(again)
+}
+
+func (d *desk) activateOnce(row Row) error {
 	if !row.Local {
 		return NotOwner(&row)
 	}
-	spent := !row.Mine || row.Epoch == d.dead || d.m.lacks(&row)
+	spent := !row.Mine || row.Epoch == d.dead || d.m.lacks(&row) || d.m.quarantined(&row)
 	from := d.m.opening
 	if spent || !row.Active || !d.m.connected(row.Set()) { // else it needs nobody but its members
 		from = d.m.outlook.context()
@@ -92,6 +107,14 @@ func (m *Manager) next(row *Row) (t Transfer) {
 // lacks reports whether this node is a member that never got a copy.
 func (m *Manager) lacks(row *Row) bool {
 	return m.counts(row) && !m.opts.Store.Has(row.Incarnation)
+}
+
+// quarantined reports whether this node's copy is out of service and others keep the
+// facet too: then a session does not go on from it, but recovers what the others have in
+// a new epoch (R19, R51).
+func (m *Manager) quarantined(row *Row) bool {
+	r, err := m.opts.Store.Replica(row.Incarnation)
+	return err == nil && r.Meta().Health >= replica.Holed && len(row.Set()) > 1
 }
 
 // counts reports whether this node is a member whose copy may hold what was

@@ -274,6 +274,13 @@ func (s *session) idle() bool {
 	return s.core.Committed() >= s.core.Last() && len(s.waiting) == 0 && len(s.unconfirmed) == 0
 }
 
+// confirming reports whether reads wait for a majority to confirm them.
+func (s *session) confirming() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.unconfirmed) > 0
+}
+
 // caught reports whether every member that can be reached holds everything.
 func (s *session) caught() bool {
 	s.mu.Lock()

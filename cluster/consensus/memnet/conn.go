@@ -52,6 +52,7 @@ const maxBuffered = 1 << 20
 type pipe struct {
 	net      *Network
 	from, to string
+	back     *pipe // the other direction; set before the pipe is used
 
 	mu      sync.Mutex
 	packets []packet      // guarded by mu, in the order they arrive
@@ -171,6 +172,12 @@ func (p *pipe) write(b []byte) (int, error) {
 				at = p.packets[n-1].at // a stream keeps its order
 			}
 			p.packets = append(p.packets, packet{at, append([]byte(nil), b[:k]...)})
+			if after, reset := p.net.resets(); reset {
+				time.AfterFunc(time.Until(at)+after, func() {
+					p.fail(errReset)
+					p.back.fail(errReset)
+				})
+			}
 			p.size += k
 			done, b = done+k, b[k:]
 			p.changed()

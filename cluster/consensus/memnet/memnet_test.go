@@ -133,3 +133,26 @@ func TestPartition(t *testing.T) {
 		}
 	})
 }
+
+// TestResets: what was sent arrives, and then the connection is gone for both.
+func TestResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		n.Latency(time.Millisecond, 0, 0)
+		near, far := pair(t, n)
+		n.Resets(1)
+		if _, err := near.Write([]byte("sent")); err != nil {
+			t.Fatal(err)
+		}
+		n.Resets(0)
+		b := make([]byte, 10)
+		if k, err := far.Read(b); err != nil || string(b[:k]) != "sent" {
+			t.Errorf("read %q, %v", b[:k], err)
+		}
+		for _, c := range []net.Conn{near, far} {
+			if _, err := c.Read(b); !errors.Is(err, errReset) {
+				t.Errorf("read from a connection that was reset: %v", err)
+			}
+		}
+	})
+}

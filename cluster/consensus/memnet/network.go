@@ -18,6 +18,7 @@ type Network struct {
 	links map[[2]string]*link // guarded by mu; directed
 	pipes map[*pipe]struct{}  // guarded by mu; open ones
 	fixed link                // guarded by mu; of links that were given nothing else
+	reset float64             // guarded by mu; see Resets
 }
 
 // link is the state of one direction between two hosts.
@@ -73,6 +74,25 @@ func (n *Network) Latency(delay, jitter time.Duration, loss float64) {
 	})
 }
 
+// Resets has a connection be reset, with that probability, soon after a packet has
+// arrived: who sent it does not hear what came of it.
+func (n *Network) Resets(part float64) { n.change(func() { n.reset = part }) }
+
+// resets draws whether the connection of a packet is to be reset, and how long after
+// the packet has arrived.
+func (n *Network) resets() (after time.Duration, yes bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.reset == 0 || n.rng.Float64() >= n.reset {
+		return 0, false
+	}
+	return time.Duration(n.rng.Int64N(int64(resetWithin))), true
+}
+
+// resetWithin is how long after the arrival of a packet its connection is reset at the
+// latest: an answer may be on its way by then.
+const resetWithin = time.Millisecond
+
 // Cut holds everything back that goes from one host to another, in this
 // direction only.
 func (n *Network) Cut(from, to string) { n.change(func() { n.link(from, to).cut = true }) }
@@ -111,17 +131,29 @@ func (n *Network) HealAll() {
 // Listen begins the next life.
 func (n *Network) Kill(name string) {
 	n.mu.Lock()
-	var dead []*pipe
-	for p := range n.pipes {
-		if p.from == name || p.to == name {
-			dead = append(dead, p)
-		}
-	}
 	h := n.hosts[name]
 	n.mu.Unlock()
 	if h != nil {
 		h.close()
 	}
+	n.fail(func(p *pipe) bool { return p.from == name || p.to == name })
+}
+
+// Reset ends the connections between two hosts; both find out at once.
+func (n *Network) Reset(a, b string) {
+	n.fail(func(p *pipe) bool { return p.from == a && p.to == b || p.from == b && p.to == a })
+}
+
+// fail resets the pipes that which names.
+func (n *Network) fail(which func(*pipe) bool) {
+	n.mu.Lock()
+	var dead []*pipe
+	for p := range n.pipes {
+		if which(p) {
+			dead = append(dead, p)
+		}
+	}
+	n.mu.Unlock()
 	for _, p := range dead {
 		p.fail(errReset)
 	}
@@ -286,6 +318,7 @@ func (h *Host) Dial(ctx context.Context, to string) (net.Conn, error) {
 		return nil, fmt.Errorf("dial %s: %w", to, errRefused)
 	}
 	out, in := newPipe(n, h.name, to), newPipe(n, to, h.name)
+	out.back, in.back = in, out
 	near := &conn{out: out, in: in}
 	far := &conn{out: in, in: out}
 	select {

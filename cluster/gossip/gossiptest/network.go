@@ -39,7 +39,9 @@ type Network struct {
 	cut     map[[2]netip.Addr]bool // from, to
 	down    map[netip.Addr]bool
 	loss    float64
+	repeat  float64
 	delay   time.Duration
+	jitter  time.Duration
 	port    uint16
 	packets uint64
 }
@@ -76,6 +78,20 @@ func (n *Network) SetDelay(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.delay = d
+}
+
+// SetRepeat has that part of all datagrams, 0 to 1, arrive twice.
+func (n *Network) SetRepeat(part float64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.repeat = part
+}
+
+// SetJitter has each datagram take up to d longer, so that they overtake one another.
+func (n *Network) SetJitter(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.jitter = d
 }
 
 // CutOneWay loses what a sends to b.
@@ -258,16 +274,28 @@ func (c packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 		return len(b), nil
 	}
 	p := packet{append([]byte(nil), b...), c.at}
-	if n.delay == 0 {
-		n.deliver(p, to)
-	} else {
-		time.AfterFunc(n.delay, func() {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.deliver(p, to)
-		})
+	n.send(p, to)
+	if n.repeat > 0 && n.rand.Float64() < n.repeat {
+		n.send(p, to)
 	}
 	return len(b), nil
+}
+
+// send delivers p in time. n.mu is held.
+func (n *Network) send(p packet, to netip.AddrPort) {
+	delay := n.delay
+	if n.jitter > 0 {
+		delay += time.Duration(n.rand.Int64N(int64(n.jitter)))
+	}
+	if delay == 0 {
+		n.deliver(p, to)
+		return
+	}
+	time.AfterFunc(delay, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.deliver(p, to)
+	})
 }
 
 // deliver drops p if nobody takes it. n.mu is held.
