@@ -130,13 +130,14 @@ func (s *Session) choose() (best facet.Position, ok bool) {
 		}
 	}
 	q := Majority(n)
+	fenced, sure := q, n-q+1
 	if broken.Is(broken.MinorityFence) {
-		q--
+		fenced, sure = fenced-1, sure-1
 	}
 	switch {
-	case !ok || promised < q: // R16
+	case !ok || promised < fenced: // R16
 		return best, false
-	case sound >= n-q+1:
+	case sound >= sure:
 		// R19: every majority has one of these, so what was acknowledged is in one
 		// of their logs; the tails of the others say nothing.
 	case promised < n || best.Compare(reported) < 0:

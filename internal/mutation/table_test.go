@@ -67,19 +67,19 @@ var mutants = []mutant{
 	{broken.NoReserve, "facet/commitlog", "TestFullDisk", ""},
 	{broken.NoLowWater, "facet/commitlog", "TestAdmitRefusesFirst", "was not refused before"},
 
-	{broken.NewSet, "facet/quorum", "TestSimulation", "seed "},
-	{broken.MinorityFence, "facet/quorum", "TestSimulation", "seed "},
-	{broken.EarlyShip, "facet/quorum", "TestSimulation", "seed "},
-	{broken.EarlyHint, "facet/quorum", "TestSimulation", "seed "},
-	{broken.LongestOnly, "facet/quorum", "TestSimulation", "seed "},
-	{broken.RotTrust, "facet/quorum", "TestSimulation", "seed "},
-	{broken.AdoptLess, "facet/quorum", "TestSimulation", "seed "},
-	{broken.NoBarrier, "facet/quorum", "TestSimulation", "seed "},
+	{broken.NewSet, "facet/quorum", "TestSimulation/reconf", "seed "},
+	{broken.MinorityFence, "facet/quorum", "TestSimulation/plain", "seed "},
+	{broken.EarlyShip, "facet/quorum", "TestSimulation/plain", "seed "},
+	{broken.EarlyHint, "facet/quorum", "TestSimulation/reconf", "seed "},
+	{broken.LongestOnly, "facet/quorum", "TestSimulation/plain", "seed "},
+	{broken.RotTrust, "facet/quorum", "TestSimulation/rot", "seed "},
+	{broken.AdoptLess, "facet/quorum", "TestSimulation/wipe", "seed "},
+	{broken.NoBarrier, "facet/quorum", "TestSimulation/plain", "seed "},
 	{broken.NoOwnEpoch, "facet/quorum", "TestAdoptedEntriesAreNotCounted", ""},
 
 	{broken.NoCAS, "placement", "TestModel", ""},
 	{broken.NoLeaseWait, "facet/quorum", "TestLeaseModel", ""},
-	{broken.NoAct, "facet/quorum", "TestSimulation", "seed "},
+	{broken.NoAct, "facet/quorum", "TestSimulation/small", "seed "},
 
 	{broken.StaleFile, "facet/replica", "TestCrashSweep", ""},
 
@@ -93,11 +93,11 @@ var mutants = []mutant{
 
 	{broken.HandOffLost, "facet/engine", "TestHandOffFails", ""},
 
-	{broken.SelfBypass, "facet/quorum", "TestSimulation", "seed "},
+	{broken.SelfBypass, "facet/quorum", "TestSimulation/small", "seed "},
 
 	{broken.MinorityCommit, "facet/quorum", "TestAgainstNaive", ""},
 
-	{broken.NoGate, "facet/quorum", "TestSimulation", "seed "},
+	{broken.NoGate, "facet/quorum", "TestSimulation/plain", "seed "},
 	{broken.NoGate, "node/owner", "TestAnswersInOrder", "without a majority"},
 	{broken.ErrorsPass, "node/owner", "TestAnswersInOrder", "without a majority"},
 
@@ -113,7 +113,7 @@ var mutants = []mutant{
 	{broken.CheckBefore, "node/owner", "TestLeaseIsTestedLast", "a lease that was over"},
 	{broken.NoLease, "node/owner", "TestQuorumReads", ""},
 
-	{broken.QReadEarly, "facet/quorum", "TestSimulation", "seed "},
+	{broken.QReadEarly, "facet/quorum", "TestSimulation/qreads", "seed "},
 	{broken.LeaseWillDo, "node/owner", "TestQuorumReadByWish", ""},
 
 	{broken.FollowerAhead, "facet/replica", "TestView", ""},
