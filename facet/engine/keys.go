@@ -65,7 +65,7 @@ func (r *run) keyed() error {
 			db.keys.exists = yes
 		}
 	}
-	if db.keys.exists == yes && !broken.Is(broken.NoDedupe) {
+	if db.keys.exists == yes {
 		found, err := r.answered(hash)
 		if found || err != nil {
 			return err
@@ -76,7 +76,7 @@ func (r *run) keyed() error {
 	}
 	r.own = true
 	err := r.steps(true)
-	if err == nil && db.wrote {
+	if err == nil && db.wrote && !broken.Is(broken.NoDedupe) {
 		err = r.remember(hash)
 	}
 	if err == nil {

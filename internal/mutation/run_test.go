@@ -94,7 +94,7 @@ func TestMutations(t *testing.T) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f\t%s\n", strings.Join(described[string(m.s)].rules, " "), m.s, m.pkg, m.test, o.took.Seconds(), by)
 	}
 	w.Flush()
-	t.Logf("%d switches, %d noticed, %d cannot be tried on this machine\n%s", len(todo), noticed, skipped, &table)
+	t.Logf("%d mutants, %d noticed, %d cannot be tried on this machine\n%s", len(todo), noticed, skipped, &table)
 }
 
 // build builds the tests of the packages with rules that can be broken. The flags are

@@ -153,10 +153,6 @@ func (s *session) remember(c *facet.Commit) {
 // gate answers a call that ran, now or when what it saw may leave. wrote says that
 // the call changed something.
 func (s *session) gate(call *service.Call, wrote bool) {
-	if call.Err != nil && broken.Is(broken.ErrorsPass) {
-		s.d.answer(call, call.Err)
-		return
-	}
 	s.hold(gated{
 		gate: quorum.ReadGate{Seen: s.store.Position().Seq}, wrote: wrote,
 		ask: call.Request.Read == facet.ReadQuorum, call: call,
@@ -189,7 +185,9 @@ func (s *session) reaches(b facet.Bookmark) error {
 // never before.
 func (s *session) hold(g gated) {
 	s.mu.Lock()
-	g.early = broken.Is(broken.CheckBefore) && s.d.m.lease.Valid()
+	if broken.Is(broken.CheckBefore) {
+		g.early = s.d.m.lease.Valid()
+	}
 	switch v := s.verdict(&g); {
 	case v == quorum.Unknown:
 		err := unknown(s.core.Err())
@@ -225,7 +223,7 @@ func (s *session) verdict(g *gated) quorum.Verdict {
 	switch {
 	case v != quorum.Confirm:
 		return v
-	case (!g.ask || broken.Is(broken.LeaseWillDo)) && (g.early || s.d.m.lease.Valid() || broken.Is(broken.NoLease)):
+	case (!g.ask || broken.Is(broken.LeaseWillDo)) && (s.d.m.lease.Valid() || broken.Is(broken.NoLease) || broken.Is(broken.CheckBefore) && g.early):
 		return quorum.Send
 	}
 	return s.core.Read(g.gate, 0, 0)
