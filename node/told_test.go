@@ -24,7 +24,7 @@ func TestToldWaitsForTheSessions(t *testing.T) {
 	case index := <-told:
 		n.following.Unlock()
 		t.Fatalf("told up to %d, while sessions have not heard of it", index)
-	case <-time.After(100 * time.Millisecond): // it waits: nothing else can come of it
+	case <-time.After(200 * time.Millisecond): // it waits: nothing else can come of it
 	}
 	n.following.Unlock()
 	if index := <-told; index != 1 {

@@ -6,8 +6,8 @@ import (
 	"github.com/facetd/facetd/facet"
 )
 
-// Rules that were enforced and that no test would have missed: package
-// internal/mutation breaks them one at a time.
+// Rules that were enforced, and that the tests there were would hardly have missed.
+// Package internal/mutation breaks them one at a time.
 
 // TestEpochOfAnotherLife: neither a restarted process nor another one begins a session
 // in an epoch that was not issued to it (R2), nor goes on in one that was issued anew.

@@ -9,8 +9,8 @@ import (
 	"github.com/facetd/facetd/internal/disk"
 )
 
-// Rules that were enforced and that no test would have missed: package
-// internal/mutation breaks them one at a time.
+// Rules that were enforced, and that the tests there were would hardly have missed.
+// Package internal/mutation breaks them one at a time.
 
 // TestAppendFollows: the next entry is taken only if the log ends where it begins, in
 // epoch and in content (R7).

@@ -14,8 +14,8 @@ import (
 	"github.com/facetd/facetd/node/service"
 )
 
-// Rules that were enforced and that no test would have missed: package
-// internal/mutation breaks them one at a time.
+// Rules that were enforced, and that the tests there were would hardly have missed.
+// Package internal/mutation breaks them one at a time.
 
 // TestAnswersInOrder: what waits for one commit is answered in the order it ran, errors
 // among it, and not before (R29, R30).
