@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/cluster/gossip"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/owner"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
@@ -300,6 +301,15 @@ func (n *Node) follow() {
 			return
 		}
 	}
+}
+
+// told is what a renewal says that this node knows: when it returns every session here
+// was told of all up to that entry (rule R40).
+func (n *Node) told() uint64 {
+	if broken.Is(broken.ToldEarly) {
+		return n.table.Applied()
+	}
+	return n.catchUp()
 }
 
 // catchUp tells the owners what is new in the table and gives the index of which

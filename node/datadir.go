@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/disk"
 )
 
@@ -65,7 +66,7 @@ func openDataDir(path string, want cluster.NodeID) (d *dataDir, err error) {
 		}
 	}()
 	d = &dataDir{path: path, lock: lock}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil && !broken.Is(broken.NoLock) {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("data directory %s is in use by another facetd process; stop it, or choose another directory", path)
 		}

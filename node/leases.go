@@ -33,7 +33,7 @@ func (n *Node) openLeases() (err error) {
 	n.court = lease.NewServer(n.grants, raft.Accept)
 	n.door.Store(n.court)
 	if n.holder, err = lease.NewHolder(lease.HolderOptions{
-		Send: n.sendRenewal, Told: n.catchUp, Needed: n.needsLease,
+		Send: n.sendRenewal, Told: n.told, Needed: n.needsLease,
 		Clock: n.cfg.Platform.Clock, Clocks: n.cfg.Platform.Clocks, Logger: n.log,
 	}); err != nil {
 		return err

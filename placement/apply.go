@@ -3,6 +3,7 @@ package placement
 import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // The transitions. Each decides by the table and the command alone, and
@@ -70,7 +71,7 @@ func (c RegisterNode) apply(s *state, index uint64) Result {
 	}
 	if old != nil {
 		switch {
-		case old.Store != c.Store && !c.ReplaceStore:
+		case old.Store != c.Store && !c.ReplaceStore && !broken.Is(broken.StoreSwap):
 			return s.refuse(RefusedStore, index)
 		case old.Boot != c.Boot && !c.LeaseOver && (c.Machine.IsZero() || c.Machine != old.Machine):
 			return s.refuse(RefusedLease, index)
@@ -148,7 +149,7 @@ func (c Create) apply(s *state, index uint64) Result {
 			return s.answer(Existed, index, ref)
 		}
 	}
-	if s.tombs.has(s.hashID(c.Incarnation), c.Incarnation) {
+	if s.tombs.has(s.hashID(c.Incarnation), c.Incarnation) && !broken.Is(broken.ReusedID) {
 		return s.refuse(RefusedTombstoned, index)
 	}
 	if o := s.checkOwner(c.Owner); o != Done {
@@ -191,7 +192,7 @@ func (c Acquire) apply(s *state, index uint64) Result {
 	r := s.rows.at(ref)
 	set := c.Set
 	if set.IsZero() {
-		if set = (Set{r.active}); set.IsZero() {
+		if set = (Set{r.active}); set.IsZero() || broken.Is(broken.KeepsChange) {
 			set = Set{r.next}
 		}
 	}
@@ -248,7 +249,7 @@ func (c Activate) apply(s *state, index uint64) Result {
 		return s.refuse(o, index)
 	}
 	r := s.rows.at(ref)
-	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done {
+	if o := checkOwnerOf(r, c.Epoch, c.Boot); o != Done && !broken.Is(broken.NoCAS) {
 		return s.answer(o, index, ref)
 	}
 	switch r.state {
@@ -353,7 +354,7 @@ func (c Bind) apply(s *state, index uint64) Result {
 	}
 	oldRef, taken := s.findName(c.Name)
 	switch {
-	case taken && s.rows.at(oldRef).incarnation != c.Old:
+	case taken && s.rows.at(oldRef).incarnation != c.Old && !broken.Is(broken.BindAny):
 		return s.answer(RefusedName, index, oldRef)
 	case !taken && !c.Old.IsZero():
 		return s.refuse(RefusedName, index)
@@ -368,7 +369,7 @@ func (c Bind) apply(s *state, index uint64) Result {
 		switch {
 		case !old.state.live(), c.Unserved && old.state == Active:
 			return s.answer(RefusedState, index, oldRef)
-		case old.epoch != c.OldEpoch || !ok:
+		case old.epoch != c.OldEpoch && !broken.Is(broken.BindAny) || !ok:
 			return s.answer(RefusedEpoch, index, oldRef)
 		}
 		s.unbind(oldRef)

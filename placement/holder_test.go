@@ -120,3 +120,25 @@ func TestHolder(t *testing.T) {
 		t.Errorf("the new row has holder %v", f.Holder)
 	}
 }
+
+// TestTakeoverTakesAChangeBack: whoever takes a facet over while its set is being changed,
+// and names no set, goes on with the one that was activated last. The other may hold
+// nothing of what was acknowledged (R43).
+func TestTakeoverTakesAChangeBack(t *testing.T) {
+	old := mustSet(Member{"n1", storeID(1)}, Member{"n2", storeID(2)}, Member{"n3", storeID(3)})
+	next := mustSet(Member{"n1", storeID(1)}, Member{"n2", storeID(2)}, Member{"n4", storeID(4)})
+	id, a, b := incarnation(1), owner("n1", 1), owner("n2", 2)
+	tab := NewTable()
+	r, err := tab.ApplyCommands(1, register("n1", 1), register("n2", 2), register("n3", 3), register("n4", 4),
+		Create{Name: name("acme", "a"), Incarnation: id, Owner: a, Set: old},
+		Activate{Incarnation: id, Epoch: 1, Boot: a.Boot},
+		Acquire{Incarnation: id, Owner: a, Expected: 1, Set: next},
+		Acquire{Incarnation: id, Owner: b, Expected: 2})
+	f, _ := tab.ByIncarnation(id)
+	if err != nil || r[6].Facet.Next != next || r[7].Outcome != Done {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if f.Epoch != 3 || f.Next != old || f.Active != old {
+		t.Errorf("the takeover goes on with %v, activated was %v", f.Next, f.Active)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // heard knows when entries came into this node's log: when the last one of an earlier
@@ -54,7 +56,7 @@ func (h *heard) all() {
 func (h *heard) before(term uint64) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if term > h.term && h.at.After(h.below) {
+	if term > h.term && h.at.After(h.below) && !broken.Is(broken.OldEntry) {
 		return h.at
 	}
 	return h.below

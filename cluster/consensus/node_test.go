@@ -512,7 +512,7 @@ func TestWriteErrorIsFatal(t *testing.T) {
 			t.Errorf("propose on a broken disk: %v", err)
 		}
 		if len(fatal) != 1 || len(l.all()) != 1 {
-			t.Errorf("fatal %d times, ledger %v", len(fatal), l.all())
+			t.Fatalf("fatal %d times, ledger %v", len(fatal), l.all())
 		}
 		if err := <-fatal; !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "input/output error") {
 			t.Errorf("fatal: %v", err)

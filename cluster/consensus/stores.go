@@ -13,6 +13,8 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // logFile is the name of the log within a node's directory.
@@ -82,6 +84,9 @@ func (w *watcher) judge(what string, err error) error {
 		return err
 	case refused(err):
 		return fmt.Errorf("%w: %s: %w", ErrFull, what, err)
+	}
+	if broken.Is(broken.PlacementErrorPasses) {
+		return nil
 	}
 	w.fatal(fmt.Errorf("%s: %w", what, err))
 	return err

@@ -23,6 +23,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node"
 )
 
@@ -80,6 +81,9 @@ func (n *nodeFlags) finish(p *program) error {
 		n.cfg.Audit = slog.New(slog.NewJSONHandler(p.stderr, nil))
 	default:
 		return usagef("--log-format is text or json, not %q", n.logFormat)
+	}
+	if w := broken.Warning(); w != "" {
+		n.cfg.Logger.Error(w)
 	}
 	for _, f := range []struct {
 		name string

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // version is set by the linker of a release: -X main.version=1.2.3.
@@ -60,10 +62,18 @@ func versionCommand() *command {
 		setup: func(fs *flag.FlagSet) action {
 			asJSON := fs.Bool("json", false, "print JSON")
 			return func(_ context.Context, p *program, _ []string) error {
+				warning := broken.Warning()
 				if *asJSON {
-					return json.NewEncoder(p.stdout).Encode(map[string]string{
+					fields := map[string]string{
 						"version": versionText(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "sqlite": sqliteVersion(),
-					})
+					}
+					if warning != "" {
+						fields["broken"] = warning
+					}
+					return json.NewEncoder(p.stdout).Encode(fields)
+				}
+				if warning != "" {
+					fmt.Fprintln(p.stdout, warning)
 				}
 				_, err := fmt.Fprintf(p.stdout, "facetd %s (%s %s/%s, modernc.org/sqlite %s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH, sqliteVersion())
 				return err

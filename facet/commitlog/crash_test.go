@@ -258,6 +258,24 @@ func TestCrashLives(t *testing.T) {
 	}
 }
 
+// TestReportedSurvivesAPowerCut: what was reported durable is there after a power cut
+// that takes everything the disk was not told to keep (R9).
+func TestReportedSurvivesAPowerCut(t *testing.T) {
+	mem := disk.NewMem()
+	l, _, _ := open(t, testOptions(t, mem))
+	if err := appendWait(l, record(0, 300), 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	syncLog(t, l)
+	cut := mem.Image(rand.New(rand.NewPCG(1, 1)), disk.LoseAll)
+	closeLog(t, l)
+	l, recs, _ := open(t, testOptions(t, cut))
+	if len(recs) != 1 {
+		t.Fatalf("%d records after the power cut, 1 was reported", len(recs))
+	}
+	closeLog(t, l)
+}
+
 // TestKillThenPowerCut: what a boot after kill -9 replayed may have been acted
 // on, so a power cut right after Open must not take it.
 func TestKillThenPowerCut(t *testing.T) {
@@ -519,6 +537,33 @@ func TestLowWater(t *testing.T) {
 		}
 		if err := l.Append(Record{Kind: 1 | Reserve, Payload: make([]byte, 100)}, 0, nil); err != nil {
 			t.Fatal(err)
+		}
+		closeLog(t, l)
+	})
+}
+
+// TestAdmitRefusesFirst: below the low-water mark nothing new is let in, while what was
+// let in before still has its place (R15).
+func TestAdmitRefusesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := disk.NewMem()
+		opts := testOptions(t, mem)
+		l, _, _ := open(t, opts)
+		synctest.Wait()
+		mem.SetQuota(mem.Used())
+		for n := uint64(0); ; n++ {
+			synctest.Wait()
+			refused := l.Admit(100)
+			if refused != nil && !errors.Is(refused, ErrFull) {
+				t.Fatal(refused)
+			}
+			if err := l.Append(record(n, 100), n, nil); err != nil {
+				t.Fatalf("record %d was not refused before, and finds no place: %v", n, err)
+			}
+			if refused != nil {
+				break
+			}
+			syncLog(t, l)
 		}
 		closeLog(t, l)
 	})

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/disk"
 )
 
@@ -103,7 +104,7 @@ func decodeSegmentHeader(block []byte, store StoreID, id uint32) (h segmentHeade
 	if v := be.Uint32(block[8:]); v != version {
 		return h, false, fmt.Errorf("%w: version %d, this program knows %d; use the version that wrote it", ErrVersion, v, version)
 	}
-	if !bytes.Equal(block[16:32], store[:]) {
+	if !bytes.Equal(block[16:32], store[:]) && !broken.Is(broken.AnyStore) {
 		return h, false, fmt.Errorf("%w: %x, this store is %x", ErrStore, block[16:32], store)
 	}
 	h = segmentHeader{id: be.Uint32(block[12:]), first: be.Uint64(block[32:]), continues: block[40] == 1}

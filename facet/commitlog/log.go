@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/disk"
 )
 
@@ -250,7 +251,7 @@ func (l *Log) Admit(n int) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.full != nil {
+	if l.full != nil && !broken.Is(broken.NoLowWater) {
 		return l.full
 	}
 	return l.admit(recordLen+n, false)

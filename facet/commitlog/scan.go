@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // DamageKind says what is wrong with a part of the log.
@@ -287,6 +288,9 @@ func (s *scanner) payload(data []byte, pos, n int) ([]byte, int) {
 // damage reports that the batches from the expected one to last are lost in
 // [at, end), with the records that can be named.
 func (s *scanner) damage(v *view, kind DamageKind, at, end int, last uint64) {
+	if kind == Hole && broken.Is(broken.SkipHole) {
+		return
+	}
 	d := Damage{Kind: kind, Segment: v.id, Offset: uint32(at), FirstBatch: s.next, LastBatch: last}
 	size, complete := v.name(&d, at, s.next)
 	if !complete || last != s.next || at+size > end || !zero(v.data[at+size:end]) {
@@ -343,7 +347,7 @@ func (s *scanner) tail(v *view, at int) int {
 		if b == at {
 			typ = blockFirst
 		}
-		if !zero(v.block(b)) && !v.sound(b, typ) {
+		if !zero(v.block(b)) && !v.sound(b, typ) && !broken.Is(broken.RotIsTorn) {
 			s.damage(v, Uncertain, at, len(v.data), s.next)
 			return len(v.data)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/disk"
 )
 
@@ -60,7 +61,7 @@ func (l *Log) choose(size int64, reserve bool) (*segment, error) {
 			}
 		}
 	}
-	if s != nil && (reserve || room-size >= l.opts.ReserveBytes) {
+	if s != nil && (reserve || room-size >= l.opts.ReserveBytes || broken.Is(broken.NoReserve)) {
 		return s, nil
 	}
 	// A spare of this size would do, whatever else there is.
@@ -81,7 +82,7 @@ func (l *Log) place(n int, reserve bool) (*batch, error) {
 		b := l.queue[k-1]
 		size := int64(batchBytes(b.stream + n))
 		more := size - b.bytes()
-		if size <= maxBatch && more <= l.plan.room() && (reserve || more == 0 || l.room()-more >= l.opts.ReserveBytes) {
+		if size <= maxBatch && more <= l.plan.room() && (reserve || more == 0 || l.room()-more >= l.opts.ReserveBytes || broken.Is(broken.NoReserve)) {
 			b.reserve(int(size))
 			l.plan.planned += more
 			return b, nil

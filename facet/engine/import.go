@@ -13,6 +13,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/sqlite"
 )
 
@@ -305,7 +306,7 @@ func (i *importer) convert(dst string) error {
 	if err := i.check(); err != nil {
 		return err
 	}
-	if i.keys {
+	if i.keys && !broken.Is(broken.CloneKeys) {
 		if err := i.conn.ExecScript([]byte("DROP TABLE " + keysTable)); err != nil {
 			return i.fail(err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/sqlite"
 )
 
@@ -146,7 +147,7 @@ func (f *file) CommitPhaseTwo() error {
 	db.commits++
 	err = db.handOff(c)
 	f.store.Recycle()
-	if err != nil {
+	if err != nil && !broken.Is(broken.HandOffLost) {
 		db.breakWith(fmt.Errorf("hand on commit %v: %w", c.Position(), err), true)
 		return err
 	}

@@ -1,10 +1,13 @@
 package quorum
 
-import "github.com/facetd/facetd/facet"
+import (
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
+)
 
 // flaw switches rules off, for the tests that prove that the simulation notices.
-// The names are those of the model's flags where there is one. Nothing outside
-// tests sets one.
+// The names are those of the model's flags where there is one. Nothing sets one but
+// tests, and builtIn in a binary that is built to be broken (package broken).
 type flaw uint32
 
 const (
@@ -41,6 +44,33 @@ func (s *Session) earlyShip(dst []Action) []Action {
 		}
 	}
 	return dst
+}
+
+// switches are the flaws for which there are switches in package broken.
+var switches = [...]struct {
+	s broken.Switch
+	f flaw
+}{
+	{broken.EarlyShip, flawEarlyShip}, {broken.LongestOnly, flawLongestOnly}, {broken.NewSet, flawNewSet},
+	{broken.NoAct, flawNoAct}, {broken.SelfBypass, flawSelfBypass}, {broken.Amnesia, flawAmnesia},
+	{broken.RotTrust, flawRotTrust}, {broken.EarlyHint, flawEarlyHint}, {broken.NoGate, flawNoGate},
+	{broken.QReadEarly, flawQReadEarly}, {broken.NoLeaseWait, flawNoLeaseWait}, {broken.NodeLease, flawNodeLease},
+	{broken.FromReceipt, flawFromReceipt}, {broken.NoMargin, flawNoMargin}, {broken.NoNewWait, flawNoNewWait},
+	{broken.EarlyVerify, flawEarlyVerify}, {broken.NoTermIndex, flawNoTermIndex},
+}
+
+// builtIn is the flaw of this process when the binary was built to break rules on
+// purpose, and none in every other one.
+func builtIn() (f flaw) {
+	if !broken.Built {
+		return 0
+	}
+	for _, m := range switches {
+		if broken.Is(m.s) {
+			f |= m.f
+		}
+	}
+	return f
 }
 
 func (s *Session) better(a, b facet.Position) bool {

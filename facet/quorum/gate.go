@@ -1,6 +1,9 @@
 package quorum
 
-import "github.com/facetd/facetd/facet"
+import (
+	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
+)
 
 // Verdict is what may happen to an answer.
 type Verdict uint8
@@ -53,9 +56,9 @@ func (s *Session) Read(g ReadGate, now, deadline Instant) Verdict {
 // leave. It needs no lease: what is durable on a majority stays (R28).
 func (s *Session) Write(seq facet.Seq) Verdict {
 	switch {
-	case s.state != Dead && seq > s.committed || s.state < Active:
+	case (s.state != Dead && seq > s.committed || s.state < Active) && !broken.Is(broken.NoGate):
 		return Hold
-	case seq <= s.committed:
+	case seq <= s.committed || broken.Is(broken.NoGate):
 		return Send
 	}
 	return Unknown

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Renewal is a RENEW as the placement leader got it.
@@ -83,7 +84,7 @@ func NewGranter(ttl, margin time.Duration) *Granter {
 	if margin <= 0 {
 		margin = Margin(ttl)
 	}
-	return &Granter{ttl: ttl, margin: margin, holders: map[BootID]*holder{}, taken: map[facet.Incarnation]revocation{}}
+	return &Granter{ttl: ttl, margin: margin, holders: map[BootID]*holder{}, taken: map[facet.Incarnation]revocation{}, flaws: builtIn()}
 }
 
 // Elected begins a term: the node has applied its own first entry, at index. At from
@@ -96,7 +97,12 @@ func (g *Granter) Elected(from Instant, index uint64) {
 }
 
 // Deposed ends the term. Renewals that wait are dropped: their senders repeat them.
-func (g *Granter) Deposed() { g.leading, g.running = false, false }
+func (g *Granter) Deposed() {
+	if broken.Is(broken.StaleGrant) {
+		return
+	}
+	g.leading, g.running = false, false
+}
 
 func (g *Granter) holder(boot BootID) (*holder, error) {
 	if h := g.holders[boot]; h != nil {

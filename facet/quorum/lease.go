@@ -30,7 +30,7 @@ func NewLease(ttl, every time.Duration) Lease {
 	if every <= 0 {
 		every = RenewEvery
 	}
-	return Lease{ttl: ttl, every: every, sent: -Never}
+	return Lease{ttl: ttl, every: every, sent: -Never, flaws: builtIn()}
 }
 
 // Renew reports whether RENEW is to be sent now, stamped with now. The message

@@ -42,13 +42,13 @@ func (w *leaseWorld) clock(i int) Instant { return w.at + w.at*Instant(w.drift[i
 
 func newLeaseWorld(seed uint64, broken flaw) *leaseWorld {
 	w := &leaseWorld{rng: rand.New(rand.NewPCG(seed, 5)), lease: NewLease(0, 0), boot: BootID{1}}
-	w.lease.flaws = broken
+	w.lease.flaws |= broken
 	for i := range w.drift {
 		w.drift[i] = w.rng.Int64N(65) - 32 // twice 3.2 % of 1.5 s is below 100 ms
 	}
 	for i := range w.g {
 		w.g[i] = NewGranter(0, 0)
-		w.g[i].flaws = broken
+		w.g[i].flaws |= broken
 	}
 	w.elect(0)
 	return w

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Promised takes in the answer to PREPARE.
@@ -66,6 +67,10 @@ func (s *Session) recover(now Instant, dst []Action) []Action {
 		return append(dst, Action{Kind: ActFetch, Slot: i, Position: best, Seq: s.common(best) + 1})
 	}
 	s.fetching = -1 // R19: wait for a holder, never adopt less
+	if broken.Is(broken.AdoptLess) && me.promise.Health != Broken {
+		s.adopt(s.self, me.promise.Last)
+		return s.fence(now, dst)
+	}
 	return dst
 }
 
@@ -125,10 +130,14 @@ func (s *Session) choose() (best facet.Position, ok bool) {
 		}
 	}
 	q := Majority(n)
+	fenced, sure := q, n-q+1
+	if broken.Is(broken.MinorityFence) {
+		fenced, sure = fenced-1, sure-1
+	}
 	switch {
-	case !ok || promised < q: // R16
+	case !ok || promised < fenced: // R16
 		return best, false
-	case sound >= n-q+1:
+	case sound >= sure:
 		// R19: every majority has one of these, so what was acknowledged is in one
 		// of their logs; the tails of the others say nothing.
 	case promised < n || best.Compare(reported) < 0:
@@ -161,6 +170,7 @@ func (s *Session) agreed(best facet.Position, all bool) (facet.Position, bool) {
 		case first < 0:
 			first = i
 		case m.promise.Last.Sum == s.slots[first].promise.Last.Sum:
+		case broken.Is(broken.NoVote):
 		case votes[i] > votes[first]:
 			first, differ, tie = i, true, false
 		default:
@@ -217,7 +227,7 @@ func (s *Session) fence(now Instant, dst []Action) []Action {
 		s.tell &^= tellAdopt
 		dst = append(dst, Action{Kind: ActAdopt, Slot: s.holder, Position: s.adopted})
 	}
-	if s.barrier == 0 || s.committed < s.barrier {
+	if s.barrier == 0 || s.committed < s.barrier && !broken.Is(broken.NoBarrier) {
 		return dst
 	}
 	// R20: a majority of the next set has the barrier.
@@ -269,7 +279,7 @@ func Begin(row Row, self StoreID, boot BootID, now Instant, last facet.Position)
 	switch {
 	case err != nil:
 		return nil, err
-	case row.Epoch<<generationBits != 1<<generationBits,
+	case row.Epoch<<generationBits != 1<<generationBits && !broken.Is(broken.NoFence),
 		last.Epoch > row.Epoch, (last.Epoch == 0) != (last.Seq == 0):
 		return nil, fmt.Errorf("begin with %v in epoch %v: %w", last, row.Epoch, ErrState)
 	case row.ActiveEpoch == 0 && len(row.Active) == 0:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Instant is a time on the boot-time clock of one node, in nanoseconds. Instants
@@ -143,9 +144,9 @@ const (
 // NewSession begins the ownership that row describes, for the process life boot
 // on the store self. Slots are numbered as Slots says.
 func NewSession(row Row, self StoreID, boot BootID) (*Session, error) {
-	s := &Session{epoch: row.Epoch, boot: boot, self: -1, fetching: -1, holder: -1}
+	s := &Session{epoch: row.Epoch, boot: boot, self: -1, fetching: -1, holder: -1, flaws: builtIn()}
 	switch {
-	case row.Epoch == 0 || row.Owner != boot:
+	case row.Epoch == 0 || row.Owner != boot && !broken.Is(broken.ResumeEpoch):
 		return nil, fmt.Errorf("begin session in epoch %v: it was issued to another process life", row.Epoch) // R2
 	case len(row.Next) == 0 || len(row.Next) > MaxMembers || len(row.Active) > MaxMembers:
 		return nil, fmt.Errorf("begin session in epoch %v: sets of %d and %d members", row.Epoch, len(row.Active), len(row.Next))
@@ -245,13 +246,14 @@ func (s *Session) die(why error) {
 func (s *Session) Applied(row Row) {
 	switch {
 	case s.state == Dead:
+	case row.Epoch > s.epoch && broken.Is(broken.DeafOwner):
 	case row.Epoch > s.epoch:
 		s.die(fmt.Errorf("%w: %v", ErrFenced, row.Epoch))
 	case row.Epoch < s.epoch:
 		// A table that has not caught up with the entry that issued our epoch.
-	case row.Owner != s.boot:
+	case row.Owner != s.boot && !broken.Is(broken.ResumeEpoch):
 		s.die(ErrReleased)
-	case row.ActiveEpoch == s.epoch && s.state == Fencing && s.committed >= s.barrier && s.barrier != 0:
+	case row.ActiveEpoch == s.epoch && s.state == Fencing && (s.committed >= s.barrier || broken.Is(broken.NoBarrier)) && s.barrier != 0:
 		s.serve()
 	case row.ActiveEpoch == s.epoch && s.state < Active && s.born:
 	case row.ActiveEpoch == s.epoch && s.state < Active:
@@ -343,7 +345,7 @@ func (s *Session) Nacked(from From, now Instant, n Nack) {
 	}
 	switch n.Kind {
 	case NackEpoch:
-		if n.Promised > s.epoch {
+		if n.Promised > s.epoch && !broken.Is(broken.Undead) {
 			s.die(fmt.Errorf("%w: %v was promised", ErrFenced, n.Promised))
 		}
 	case NackTwoLives:

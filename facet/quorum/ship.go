@@ -4,12 +4,13 @@ import (
 	"fmt"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Room reports whether something may run that may append (R32). It is also false
 // while nothing may run at all.
 func (s *Session) Room() bool {
-	return s.state == Active && s.window.n < MaxWindow && s.window.bytes < MaxWindowBytes
+	return s.state == Active && (s.window.n < MaxWindow && s.window.bytes < MaxWindowBytes || broken.Is(broken.NoWindow))
 }
 
 // Appended says that the entry seq, of size bytes, has been made and may be
@@ -21,9 +22,9 @@ func (s *Session) Appended(now Instant, seq facet.Seq, size int) error {
 		return ErrDead
 	case s.state != Active:
 		return ErrState // R22
-	case seq != s.last+1:
+	case seq != s.last+1 && !(broken.Is(broken.RollbackReuse) && seq <= s.last):
 		return ErrSeq // R31
-	case s.window.n >= MaxWindow:
+	case s.window.n >= MaxWindow && !broken.Is(broken.NoWindow):
 		return ErrWindow
 	}
 	if s.committed == s.last {
@@ -76,6 +77,9 @@ func (s *Session) Acked(from From, now Instant, epoch facet.Epoch, seq facet.Seq
 
 // count gives a member's vote to the tracker (R28).
 func (s *Session) count(m *member, seq facet.Seq) {
+	if m.vote < 0 && broken.Is(broken.LearnersCount) {
+		m = &s.slots[(s.self+1)%s.n] // its vote is somebody else's
+	}
 	if m.vote < 0 {
 		return // learners and members that leave are never counted (R42)
 	}

@@ -220,9 +220,9 @@ func newWorld(seed uint64, p profile, core flaw, sim simFlaw) *world {
 		n.boot = w.newBoot(i)
 		n.replica.store = storeID(i, 0)
 		n.lease = NewLease(p.ttl, 0)
-		n.lease.flaws = core
+		n.lease.flaws |= core
 		n.g = NewGranter(p.ttl, p.margin)
-		n.g.flaws = core
+		n.g.flaws |= core
 		row.boots[i], row.stores[i] = n.boot, n.replica.store
 		w.nodes = append(w.nodes, n)
 	}

@@ -113,7 +113,7 @@ func (w *world) begin(n *simNode, r *simRow) {
 		w.fail("%v", err)
 		return
 	}
-	core.flaws = w.core
+	core.flaws |= w.core
 	s.core = core
 	n.sess, n.begun = s, r.epoch
 	s.run()

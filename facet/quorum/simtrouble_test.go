@@ -18,7 +18,7 @@ func (w *world) crash(n *simNode) {
 	r.crash()
 	n.up = false
 	n.lease = NewLease(w.p.ttl, 0)
-	n.lease.flaws = w.core
+	n.lease.flaws |= w.core
 	n.g.Deposed()
 	n.round, n.wantAct = 0, nil
 	w.damage(n)

@@ -5,10 +5,16 @@ import (
 	"slices"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Majority is the number of members of a set of n that make a majority.
-func Majority(n int) int { return n/2 + 1 }
+func Majority(n int) int {
+	if broken.Is(broken.Shrinks) {
+		return 1
+	}
+	return n/2 + 1
+}
 
 // Tracker follows the acknowledgements of one owner session in one epoch and
 // gives its commit index (rule R28): the highest sequence number that a majority
@@ -43,13 +49,17 @@ func (t *Tracker) Ack(member int, seq facet.Seq) facet.Seq {
 		return t.committed
 	}
 	t.acked[member] = seq
-	if seq <= t.committed || seq < t.barrier {
+	if seq <= t.committed || seq < t.barrier && !broken.Is(broken.NoOwnEpoch) {
 		return t.committed
 	}
 	s := t.acked
 	slices.Sort(s[:t.n])
 	// The q-th highest acknowledgement is held by q members.
-	if k := s[t.n-Majority(t.n)]; k >= t.barrier {
+	q := Majority(t.n)
+	if broken.Is(broken.MinorityCommit) {
+		q = max(q-1, 1)
+	}
+	if k := s[t.n-q]; k >= t.barrier || broken.Is(broken.NoOwnEpoch) {
 		t.committed = max(t.committed, k)
 	}
 	return t.committed

@@ -8,6 +8,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/commitlog"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -102,7 +103,7 @@ func (r Replica) append(a *appending) error {
 func (s *Store) tryAppend(st *state, a *appending) error {
 	c := a.c
 	raise, err := s.fence(st, a.epoch, a.boot)
-	if err != nil {
+	if err != nil && !(a.read != (commitlog.Loc{}) && broken.Is(broken.CheckThenAppend)) {
 		return err
 	}
 	if st.health.broken() {
@@ -113,6 +114,9 @@ func (s *Store) tryAppend(st *state, a *appending) error {
 	base := st.basePos
 	switch {
 	case c.Seq == l.last.Seq+1:
+		if broken.Is(broken.NoPrev) {
+			return l.add(a, raise, false)
+		}
 		if c.PrevEpoch != l.last.Epoch {
 			return &GapError{l.last} // R7
 		}
@@ -134,7 +138,10 @@ func (s *Store) tryAppend(st *state, a *appending) error {
 		if err != nil {
 			return err
 		}
-		if sum != c.PostSum || crc != a.crc { // I1
+		if broken.Is(broken.TruncOnDup) && c.Seq < l.last.Seq {
+			return l.add(a, raise, true)
+		}
+		if (sum != c.PostSum || crc != a.crc) && !broken.Is(broken.TwoEntries) { // I1
 			return s.diverged(st, fmt.Errorf("two entries at %v", c.Position()))
 		}
 		return l.have(a, raise) // R8: nothing changes, what follows stays
@@ -150,7 +157,7 @@ func (s *Store) tryAppend(st *state, a *appending) error {
 	if sum != c.PreSum {
 		return s.diverged(st, fmt.Errorf("entry %v expects sum %v before it, it is %v", c.Position(), c.PreSum, sum))
 	}
-	if c.Seq <= max(l.known, l.commitKnown()) {
+	if c.Seq <= max(l.known, l.commitKnown()) && !broken.Is(broken.CutCommitted) {
 		return s.diverged(st, fmt.Errorf("entry %v would cut what is committed up to %v", c.Position(), l.known))
 	}
 	return l.add(a, raise, true)
@@ -214,6 +221,9 @@ func (l *live) add(a *appending, raise, cut bool) error {
 	}
 	l.extend(c, commitlog.Loc{})
 	l.known = max(l.known, min(a.commit, c.Seq)) // R10
+	if broken.Is(broken.AckPlaced) {
+		a.held, l.pend.at(l.pend.n-1).ack = true, nil
+	}
 	l.stir()
 	return nil
 }
@@ -227,8 +237,11 @@ func (l *live) have(a *appending, raise bool) error {
 		l.promise(a, raise)
 	}
 	l.known = max(l.known, min(a.commit, a.c.Seq)) // R10
+	if broken.Is(broken.CommitHintLen) {
+		l.known = max(l.known, min(a.commit, l.last.Seq))
+	}
 	l.stir()
-	if l.told == l.placed {
+	if l.told == l.placed || broken.Is(broken.AckDup) {
 		a.held = true // acknowledged by Append, without the lock
 		return nil
 	}
@@ -260,7 +273,7 @@ func (r Replica) Known(epoch facet.Epoch, boot Boot, at facet.Position) error {
 		return fmt.Errorf("%w: %v", ErrDamaged, st.health)
 	case at.Seq <= st.basePos.Seq:
 		return nil
-	case st.live == nil || at.Seq > st.live.last.Seq || st.live.epochAt(at.Seq) != at.Epoch:
+	case st.live == nil || at.Seq > st.live.last.Seq || st.live.epochAt(at.Seq) != at.Epoch && !broken.Is(broken.HintAnyEpoch):
 		return &GapError{st.last()}
 	}
 	st.live.known = max(st.live.known, at.Seq)

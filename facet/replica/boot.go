@@ -10,6 +10,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/commitlog"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // finish turns what was replayed into a store that can be used: health is judged,
@@ -246,7 +247,7 @@ func (s *Store) cleanTmp() error {
 func (s *Store) finishCheckpoint(st *state, report *Report) error {
 	st.mu.Lock()
 	l := st.live
-	if l == nil || len(l.images) == 0 || st.health.broken() {
+	if l == nil || len(l.images) == 0 || st.health.broken() || broken.Is(broken.StaleFile) {
 		st.mu.Unlock()
 		return nil
 	}

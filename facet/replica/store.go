@@ -12,6 +12,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/commitlog"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/internal/disk"
 )
 
@@ -147,6 +148,9 @@ func (s *Store) Close() error {
 // fail ends the store (rule R13): nothing is acknowledged any more. A nil error
 // ends it without calling Fatal.
 func (s *Store) fail(err error) {
+	if broken.Is(broken.FileErrorPasses) {
+		return
+	}
 	s.failOnce.Do(func() {
 		if err != nil {
 			s.fatal.Store(&err)

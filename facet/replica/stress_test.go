@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/internal/disk"
@@ -184,8 +185,13 @@ func TestDiskFailureEndsTheStore(t *testing.T) {
 			t.Fatalf("%v: the checkpoint succeeded", fault.Ops)
 		}
 		cp.Abort()
-		if err := <-fatal; !errors.Is(err, syscall.EIO) || len(fatal) != 0 {
-			t.Fatalf("%v: fatal: %v", fault.Ops, err)
+		select {
+		case err := <-fatal:
+			if !errors.Is(err, syscall.EIO) || len(fatal) != 0 {
+				t.Fatalf("%v: fatal: %v", fault.Ops, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%v: the store goes on", fault.Ops)
 		}
 		if _, err := s.Prepare(ctx, o.r.ID(), 2, bootA); !errors.Is(err, ErrClosed) {
 			t.Fatalf("%v: prepare: %v", fault.Ops, err)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/pages"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // View is the committed state of a copy, for reading while the copy is somebody else's
@@ -75,7 +77,7 @@ func (v *View) Lost() error {
 // not this one; the view is good for nothing then but Close.
 func (v *View) Advance(ctx context.Context, limit int) (moved bool, err error) {
 	at := v.store.Position().Seq
-	for c, err := range v.r.entries(at+1, (*live).commitKnown) {
+	for c, err := range v.r.entries(at+1, committedEnd) {
 		if err == nil {
 			err = v.store.Apply(c)
 		}
@@ -94,6 +96,14 @@ func (v *View) Advance(ctx context.Context, limit int) (moved bool, err error) {
 		moved = true
 	}
 	return moved, nil
+}
+
+// committedEnd is how far a view may go (R35).
+func committedEnd(l *live) facet.Seq {
+	if broken.Is(broken.FollowerAhead) {
+		return l.durable
+	}
+	return l.commitKnown()
 }
 
 // Close gives everything back. It may be called twice.

@@ -10,6 +10,7 @@ import (
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 	"github.com/facetd/facetd/placement"
@@ -198,7 +199,7 @@ func (v *view) answerSome(err error) error {
 		switch {
 		case w.call.Canceled():
 			v.end(w.call, facet.Errorf(facet.CodeCanceled, "canceled before it ran"))
-		case err == nil && w.call.Request.After.Covered(v.position()):
+		case err == nil && (w.call.Request.After.Covered(v.position()) || broken.Is(broken.NoBookmark)):
 			if err = v.run(w.call); err != nil {
 				kept = append(kept, w)
 			}

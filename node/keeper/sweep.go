@@ -8,6 +8,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/placement"
 )
 
@@ -56,7 +57,7 @@ func (k *Keeper) findUnwanted(ctx context.Context) (tombs, drops []facet.Incarna
 	k.store.Facets(func(m replica.Meta) bool {
 		row, ok := k.table.ByIncarnation(m.ID)
 		switch {
-		case !ok && k.table.Tombstoned(m.ID):
+		case !ok && (k.table.Tombstoned(m.ID) || broken.Is(broken.DeleteUnknown)):
 			if len(tombs) < maxTombs {
 				tombs = append(tombs, m.ID)
 			}
@@ -90,6 +91,9 @@ func (k *Keeper) findUnwanted(ctx context.Context) (tombs, drops []facet.Incarna
 // facet is served without it. A session that counts on this store would be of a
 // higher epoch, whose row names the store.
 func (k *Keeper) unwanted(row *placement.Facet, m *replica.Meta) bool {
+	if broken.Is(broken.DropEarly) {
+		return !row.Next.Has(k.opts.Node)
+	}
 	return row.State == placement.Active && !row.Active.Has(k.opts.Node) && !row.Next.Has(k.opts.Node) &&
 		m.Promised <= row.Epoch && !m.Open && !k.installs.running(m.ID)
 }

@@ -4,11 +4,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // BootTime is CLOCK_BOOTTIME. Go's own monotonic clock stops in suspend, and a
 // lease would outlive its end in it.
-func BootTime() quorum.Instant { return gettime(unix.CLOCK_BOOTTIME) }
+func BootTime() quorum.Instant {
+	if broken.Is(broken.Suspend) {
+		return gettime(unix.CLOCK_MONOTONIC)
+	}
+	return gettime(unix.CLOCK_BOOTTIME)
+}
 
 // readClocks reads what the watchdog compares.
 func readClocks() Reading {

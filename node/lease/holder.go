@@ -10,6 +10,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/peer"
 )
 
@@ -267,7 +268,7 @@ func (h *Holder) watch(now quorum.Instant) {
 	}
 	h.watched = now
 	r, ok := readTogether(h.opts.Clocks, h.opts.Clock)
-	if !ok {
+	if !ok || broken.Is(broken.NoWatchdog) {
 		return
 	}
 	switch h.dog.look(r) {
@@ -292,7 +293,7 @@ func (h *Holder) watch(now quorum.Instant) {
 // echo compares the clock here with that of the granter. A node that grants itself its
 // lease has nobody to compare with, and what it found before stays. Mu is held.
 func (h *Holder) echo(x exchange, granter cluster.BootID) {
-	if granter.IsZero() {
+	if granter.IsZero() || broken.Is(broken.NoEcho) {
 		return
 	}
 	switch h.echoes.take(granter, x) {

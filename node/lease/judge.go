@@ -10,6 +10,7 @@ import (
 	"github.com/facetd/facetd/cluster/consensus"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -356,6 +357,9 @@ func (g *Grants) hearActivate(s *suit, c *placement.Activate) quorum.Instant {
 // hearTomb judges the tombstone of a facet: until the lease of its last holder is
 // over that one may answer a read of what is deleted (R47).
 func (g *Grants) hearTomb(s *suit, c *placement.Tomb) quorum.Instant {
+	if broken.Is(broken.TombEarly) {
+		return g.opts.Clock()
+	}
 	row, ok := g.opts.Table.ByIncarnation(c.Incarnation)
 	switch {
 	case !ok && g.opts.Table.Tombstoned(c.Incarnation):
@@ -375,6 +379,9 @@ func (g *Grants) hearTomb(s *suit, c *placement.Tomb) quorum.Instant {
 // the old one's last holder is over that one may answer a read, and would miss what the
 // new one has acknowledged (R21, R25). Whatever the table will refuse may go at once.
 func (g *Grants) hearBind(c *placement.Bind) quorum.Instant {
+	if broken.Is(broken.ForceEarly) {
+		return g.opts.Clock()
+	}
 	row, ok := g.opts.Table.ByIncarnation(c.Old)
 	switch {
 	case ok && row.Epoch < c.OldEpoch, !ok && !g.opts.Table.Tombstoned(c.Old):
@@ -402,6 +409,9 @@ func (g *Grants) freeAt(row *placement.Facet, serving bool) quorum.Instant {
 // hearRegister judges whether the process life that is registered may still hold
 // its lease (R3, R38).
 func (g *Grants) hearRegister(c *placement.RegisterNode) quorum.Instant {
+	if broken.Is(broken.TwoLives) {
+		return g.opts.Clock()
+	}
 	if g.court.busy[c.Node] {
 		return quorum.Never // the one before decides whose lease counts
 	}

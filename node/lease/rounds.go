@@ -7,6 +7,7 @@ import (
 
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet/quorum"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/placement"
 )
@@ -142,6 +143,12 @@ func (g *Grants) beginRound(ctx context.Context) quorum.Instant {
 	}
 	r.next, r.running = r.running, r.next // running was empty
 	r.number, r.began = number, now
+	if broken.Is(broken.ReplyFirst) {
+		for boot, x := range r.running {
+			r.answer(x, peer.Grant{Stamp: time.Duration(x.stamp), TTL: g.opts.TTL}, nil)
+			delete(r.running, boot)
+		}
+	}
 	term := g.term
 	g.wg.Go(func() {
 		end := roundEnd{number: number}
@@ -156,6 +163,9 @@ func (g *Grants) beginRound(ctx context.Context) quorum.Instant {
 
 // commitRound commits the entry of a round.
 func (g *Grants) commitRound(ctx context.Context, term uint64) (index uint64, err error) {
+	if broken.Is(broken.NoVerify) {
+		return g.opts.Table.Applied(), nil
+	}
 	results, err := g.opts.Log.ProposeAs(ctx, term, g.rounds.command)
 	if err != nil {
 		return 0, err

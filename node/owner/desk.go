@@ -7,6 +7,7 @@ import (
 
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/engine"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/quota"
 	"github.com/facetd/facetd/node/service"
 )
@@ -378,7 +379,11 @@ func (d *desk) run(call *service.Call) {
 	if req.Bookmark || req.Read == facet.ReadFollower {
 		s.mark(&call.Response)
 	}
-	s.gate(call, call.Phases.Wrote)
+	if broken.Is(broken.ErrorsPass) && call.Err != nil {
+		d.answer(call, call.Err)
+	} else {
+		s.gate(call, call.Phases.Wrote)
+	}
 	d.resize(s)
 	if n := s.store.Dirty(); n >= checkpointPages && (n >= lateCheckpointPages || !s.lagging()) {
 		d.checkpoint()

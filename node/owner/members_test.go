@@ -242,6 +242,9 @@ func TestGrow(t *testing.T) {
 		go func() { moved <- r.m.Move(t.Context(), n, Transfer{Owner: "n1", Set: r.members(w.set(1, 2, 3))}) }()
 		time.Sleep(5 * time.Second)
 		r.must(n, "INSERT INTO t VALUES (1)") // it serves while it fills
+		if row, _ := r.Lookup(n); len(row.NextSet) != 1 || len(moved) > 0 {
+			t.Error("the set changes before its members are filled")
+		}
 		w.start(3, mem, 2)
 		select {
 		case err := <-moved:

@@ -9,6 +9,7 @@ import (
 	"github.com/facetd/facetd/cluster"
 	"github.com/facetd/facetd/facet"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/broken"
 )
 
 // Move gives the facet to another owner, another replica set, or both. New members
@@ -44,6 +45,8 @@ func (m *Manager) move(ctx context.Context, name facet.Name, t Transfer) error {
 		if row.Local && t.Owner == m.opts.Self.Node && row.Active && row.Mine {
 			return nil
 		}
+	} else if broken.Is(broken.Unfilled) {
+		// and on
 	} else if err := m.fill(ctx, name, t.Set); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/facetd/facetd/facet/engine"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/peer"
 )
 
@@ -38,7 +39,7 @@ func (d *desk) activateOnce(row Row) error {
 	if !row.Local {
 		return NotOwner(&row)
 	}
-	spent := !row.Mine || row.Epoch == d.dead || d.m.lacks(&row) || d.m.quarantined(&row)
+	spent := !row.Mine || row.Epoch == d.dead && !broken.Is(broken.SpentEpoch) || d.m.lacks(&row) || d.m.quarantined(&row)
 	from := d.m.opening
 	if spent || !row.Active || !d.m.connected(row.Set()) { // else it needs nobody but its members
 		from = d.m.outlook.context()
@@ -106,7 +107,7 @@ func (m *Manager) next(row *Row) (t Transfer) {
 
 // lacks reports whether this node is a member that never got a copy.
 func (m *Manager) lacks(row *Row) bool {
-	return m.counts(row) && !m.opts.Store.Has(row.Incarnation)
+	return m.counts(row) && !m.opts.Store.Has(row.Incarnation) && !broken.Is(broken.LostCopy)
 }
 
 // quarantined reports whether this node's copy is out of service and others keep the
@@ -189,7 +190,7 @@ func (d *desk) newSession(ctx context.Context, row Row) (*session, error) {
 func (d *desk) ownCopy(ctx context.Context, row *Row) (replica.Replica, error) {
 	st := d.m.opts.Store
 	r, err := st.Replica(row.Incarnation)
-	if err == nil || d.m.counts(row) || !errors.Is(err, replica.ErrUnknown) {
+	if err == nil || d.m.counts(row) && !broken.Is(broken.LostCopy) || !errors.Is(err, replica.ErrUnknown) {
 		// One that is lost is not made anew (M: AMNESIA).
 		return r, copyError(err)
 	}

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/facetd/facetd/facet/pages"
 	"github.com/facetd/facetd/facet/quorum"
 	"github.com/facetd/facetd/facet/replica"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/peer"
 	"github.com/facetd/facetd/node/service"
 )
@@ -85,6 +87,7 @@ type gated struct {
 	gate  quorum.ReadGate
 	wrote bool // it was a transaction that changed something: no lease is needed (R28)
 	ask   bool // the lease is not enough for who asked (R34, R41)
+	early bool // the lease was tested before (broken.CheckBefore)
 	call  *service.Call
 	f     func(error)
 }
@@ -182,6 +185,9 @@ func (s *session) reaches(b facet.Bookmark) error {
 // never before.
 func (s *session) hold(g gated) {
 	s.mu.Lock()
+	if broken.Is(broken.CheckBefore) {
+		g.early = s.d.m.lease.Valid()
+	}
 	switch v := s.verdict(&g); {
 	case v == quorum.Unknown:
 		err := unknown(s.core.Err())
@@ -208,13 +214,16 @@ func (s *session) hold(g gated) {
 // for a read that wants a majority (R34). mu is held.
 func (s *session) verdict(g *gated) quorum.Verdict {
 	if g.wrote {
+		if broken.Is(broken.LeaseForWrites) && !s.d.m.lease.Valid() {
+			return quorum.Hold
+		}
 		return s.core.Write(g.gate.Seen)
 	}
 	v := s.core.Read(quorum.ReadGate{Seen: g.gate.Seen}, 0, 0)
 	switch {
 	case v != quorum.Confirm:
 		return v
-	case !g.ask && s.d.m.lease.Valid():
+	case (!g.ask || broken.Is(broken.LeaseWillDo)) && (s.d.m.lease.Valid() || broken.Is(broken.NoLease) || broken.Is(broken.CheckBefore) && g.early):
 		return quorum.Send
 	}
 	return s.core.Read(g.gate, 0, 0)
@@ -238,6 +247,9 @@ func (s *session) open() {
 		break
 	}
 	s.waiting = drop(s.waiting, i)
+	if broken.Is(broken.OutOfOrder) {
+		slices.Reverse(s.released)
+	}
 	if len(s.unconfirmed) == 0 {
 		return
 	}
@@ -260,7 +272,7 @@ func (s *session) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	room := s.core.Room() && len(s.recent.entries) < quorum.MaxWindow && s.recent.bytes < quorum.MaxWindowBytes
-	if s.core.State() != quorum.Active || room {
+	if s.core.State() != quorum.Active || room || broken.Is(broken.NoWindow) {
 		return false
 	}
 	s.blocked = true
@@ -378,6 +390,9 @@ func (s *session) takeHeld() []gated {
 }
 
 func unknown(why error) error {
+	if broken.Is(broken.Definite) {
+		return errClosed
+	}
 	return facet.Errorf(facet.CodeUnknownOutcome, "the owner lost the facet before the answer was certain (%v); read to find out, or use an idempotency key to retry safely", why)
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/facetd/facetd/facet"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/node/service"
 )
 
@@ -24,7 +25,7 @@ type endedTx struct {
 
 // checkTx says whether a request may continue the transaction id.
 func (d *desk) checkTx(id facet.TxID) error {
-	if d.tx != nil && d.tx.id == id {
+	if d.tx != nil && d.tx.id == id || broken.Is(broken.GhostTx) {
 		return nil
 	}
 	for _, e := range d.ended {
@@ -67,7 +68,7 @@ func (d *desk) setTxLimit(now time.Time) time.Duration {
 // expireTx rolls back the transaction if its time is really over: a request may
 // have renewed it after the timer fired.
 func (d *desk) expireTx() {
-	if d.tx == nil || d.m.opts.Now().Before(d.tx.until) {
+	if d.tx == nil || d.m.opts.Now().Before(d.tx.until) || broken.Is(broken.EndlessTx) {
 		return
 	}
 	d.rollbackTx(d.tx.why)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/facetd/facetd/cluster"
+	"github.com/facetd/facetd/internal/broken"
 	"github.com/facetd/facetd/placement"
 	"github.com/facetd/facetd/placement/planner"
 )
@@ -74,7 +75,7 @@ func (v *view) vacate(f *placement.Facet, node cluster.NodeID, force bool) plan 
 		return plan{need: wanted, owner: f.Owner.Node, set: old}
 	}
 	least := min(old.Len(), 3, v.replicas)
-	if force {
+	if force || broken.Is(broken.BelowThree) {
 		least = 1
 	}
 	set, ok := v.mend(f, func(m placement.Member) bool { return m.Node == node }, false, least)
