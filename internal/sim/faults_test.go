@@ -20,7 +20,7 @@ type fault struct {
 // harms reports whether a fault leaves a disk that is not believed for a while: what it
 // has of the last batch of its log may be gone (R19). With a disk that is lost or rots
 // that is one too many for three copies: the facet waits for an operator then, rightly
-// (R25). Crashes harm no disk in such a run, see nemesis.loss.
+// (R25). Crashes harm no disk in such a run, see plan.loss.
 func (f fault) harms() bool { return strings.HasSuffix(f.name, "error") }
 
 // spoils reports whether a fault takes away what a disk had synced.
