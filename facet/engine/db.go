@@ -187,11 +187,19 @@ func (db *DB) setMaxPages(n uint32) error {
 // reports whether closeReserve must be called. Pages SQLite has not written yet
 // are at most its cache.
 func (db *DB) openReserve() bool {
-	if db.store.StagedPages()+uint32(db.limits.CacheBytes/pages.Size)+reservePages < db.quota {
+	if db.below(db.store.StagedPages()) {
 		return false
 	}
 	return db.setMaxPages(db.quota+reservePages) == nil
 }
+
+// below reports whether a database that has written n pages is not near its limit.
+func (db *DB) below(n uint32) bool {
+	return n+uint32(db.limits.CacheBytes/pages.Size)+reservePages < db.quota
+}
+
+// hasRoom reports whether the statement that ended last cannot have met the limit.
+func (db *DB) hasRoom() bool { return db.below(max(db.file.high, db.store.StagedPages())) }
 
 func (db *DB) closeReserve() {
 	if db.broken == nil && db.setMaxPages(db.quota) != nil {
