@@ -67,7 +67,7 @@ func newWorld(t *testing.T, change func(*node.Config)) *world {
 		w.keys[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte('a' + i)}, ed25519.SeedSize))
 	}
 	file, err := json.Marshal(map[string]any{
-		"keys": []token.JWK{token.NewJWK(w.public(0), "k1", ""), token.NewJWK(w.public(1), "bolt", "bolt")},
+		"keys":    []token.JWK{token.NewJWK(w.public(0), "k1", ""), token.NewJWK(w.public(1), "bolt", "bolt")},
 		"revoked": []map[string]string{{"jti": "lost"}},
 	})
 	if err != nil {
@@ -234,8 +234,8 @@ func (w *world) unharmed() {
 func (w *world) clear(body string) (code, message string) {
 	w.t.Helper()
 	var plain struct {
-		Error json.RawMessage
-		Code  string
+		Error                json.RawMessage
+		Code                 string
 		Message, Hint, Limit string
 	}
 	if err := json.Unmarshal([]byte(body), &plain); err != nil {

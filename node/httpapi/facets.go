@@ -127,9 +127,12 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 		return nil, badRequest("the query of the URL is malformed: %v", err)
 	}
 names:
-	for name := range q {
+	for name, values := range q {
 		for _, k := range known {
 			if name == k {
+				if len(values) > 1 {
+					return nil, badRequest("the query parameter %s is there %d times; send one", shown(name), len(values))
+				}
 				continue names
 			}
 		}

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/facetd/facetd/facet"
 )
 
 // ErrTooLarge is a body longer than its limit.
@@ -92,8 +95,11 @@ func (b *Body) read(w http.ResponseWriter, r *http.Request, limit int64) error {
 		if errors.As(err, &tooLarge) {
 			return ErrTooLarge
 		}
-		if err != nil {
-			return err
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return facet.Errorf(facet.CodeTimeout, "the body stopped or came too slowly, after %d bytes; nothing was done", len(buf))
+		case err != nil:
+			return facet.Errorf(facet.CodeBadRequest, "the body broke off or is malformed, after %d bytes: %v", len(buf), err)
 		}
 	}
 }

@@ -26,6 +26,10 @@ const (
 	// stallTimeout is how long a peer may neither send nor take a byte.
 	stallTimeout = 30 * time.Second
 
+	// maxNames bounds the fields of an object that is no list of arguments: no kind of
+	// request has half as many.
+	maxNames = 32
+
 	// maxShown is how much of a foreign string an error message repeats.
 	maxShown = 60
 )
