@@ -140,7 +140,7 @@ INSERT INTO b VALUES(1,1,1,'one'),(2,2,2,'two'),(3,3,3,NULL); INSERT INTO a SELE
 
 // fuzzed is a facet that random SQL is run in, with a row of idempotency keys to hide.
 func fuzzed(t testing.TB) *fixture {
-	f := open(t, Limits{StatementTime: time.Second, MemoryBytes: 16 << 20, FacetBytes: 4 << 20, ResultBytes: 1 << 20})
+	f := open(t, Limits{StatementTime: 200 * time.Millisecond, MemoryBytes: 16 << 20, FacetBytes: 4 << 20, ResultBytes: 1 << 20})
 	f.quiet = true
 	f.must(script(fuzzSchema))
 	if _, err := f.run(keyed(1, 1, step("UPDATE a SET y=y WHERE id=1"))); err != nil {
@@ -307,7 +307,7 @@ func FuzzSQL(f *testing.F) {
 			{Atomic: true, Steps: []facet.Step{step(text)}},
 			{ReadOnly: true, Steps: []facet.Step{script(text)}},
 		} {
-			req.Timeout = 2 * time.Second
+			req.Timeout = 300 * time.Millisecond
 			before := x.store.Position()
 			_, err := x.run(&req)
 			if (err != nil && req.Atomic || req.ReadOnly) && x.store.Position() != before {

@@ -325,7 +325,7 @@ func (h *Handler) cloneTo(w http.ResponseWriter, r *http.Request) (to facet.Name
 	if _, err := query(r); err != nil {
 		return to, err
 	}
-	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget)
+	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget, "")
 	if err != nil {
 		return to, err
 	}
