@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type DB struct {
 	unknown bool  // the commit that broke it was handed on
 	closed  bool
 
+	yielded time.Time    // when the statement that runs gave way last
 	commits uint64       // made by this DB
 	commit  facet.Commit // the one being handed on
 	changed int64        // conn.TotalChanges after the last statement
@@ -307,6 +309,13 @@ func (db *DB) tick() bool {
 	case now.After(db.statementEnd):
 		db.reason = timeoutError(db.limits.StatementTime, "statement")
 	default:
+		// Go gives a goroutine 10 ms at a time. With a few long statements at work a
+		// quick request, which several goroutines handle one after the other, would
+		// wait that long for each of them, times the long ones.
+		if now.Sub(db.yielded) > yieldEvery {
+			runtime.Gosched()
+			db.yielded = time.Now()
+		}
 		return false
 	}
 	return true

@@ -88,6 +88,10 @@ const (
 	// a value of the largest size.
 	tickOps = 100
 
+	// yieldEvery is how long a statement runs before it gives way to what else waits for
+	// a processor: less than anybody notices, many times what giving way costs.
+	yieldEvery = 100 * time.Microsecond
+
 	// maxCached and maxCachedBytes bound the prepared statements of a connection;
 	// maxCachedSQL is the longest text worth keeping one for.
 	maxCached      = 64
