@@ -97,7 +97,7 @@ func TestFloods(t *testing.T) {
 	}
 	auth := "Authorization: Bearer " + w.mallory + "\r\n"
 	was := inUse()
-	const each = 200
+	const each = 80
 	for _, f := range []struct {
 		name  string
 		to    net.Addr

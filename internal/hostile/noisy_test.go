@@ -76,7 +76,7 @@ var noises = []noise{
 func TestNoisyNeighbour(t *testing.T) {
 	n := &noisy{world: newWorld(t, nil)}
 	n.set("mallory", `{"statement_ms":2000}`)
-	facets, requests := 8, 25
+	facets, requests := 4, 10
 	if *figures {
 		facets, requests = 32, 400
 	}

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -401,7 +402,10 @@ func (w *world) byNative(s *statement) (code, message string) {
 	return w.codeOf(err)
 }
 
-// TestSQL sends every statement through every door.
+// go test ./internal/hostile -run TestSQL -every-door
+var everyDoor = flag.Bool("every-door", false, "send every statement through every door, not through one in turn")
+
+// TestSQL sends every statement through a door, one after the other.
 func TestSQL(t *testing.T) {
 	w := newWorld(t, nil)
 	const quick, slow = `{"statement_ms":300}`, `{"statement_ms":20000}`
@@ -429,7 +433,10 @@ func TestSQL(t *testing.T) {
 				limits = want
 				w.set("mallory", limits)
 			}
-			for _, door := range sqlDoors {
+			for k, door := range sqlDoors {
+				if !*everyDoor && k != i%len(sqlDoors) {
+					continue
+				}
 				code, message := door.run(w, s)
 				switch {
 				case s.code == anyOutcome:

@@ -73,6 +73,7 @@ var mayImport = []struct {
 	{"internal/disk/disktest", nil, "a file system for tests"},
 	{"internal/lint", nil, "tests only"},
 	{"internal/e2e", nil, "tests only"},
+	{"internal/hostile", nil, "tests only"},
 	{"internal/sim", nil, "tests only; nobody imports it"},
 	{"internal/wire", []string{"facet", "cluster", "placement"}, "both ends of the protocol import it, so it reaches no engine"},
 	{"placement", []string{"facet", "cluster"}, "a deterministic state machine"},
