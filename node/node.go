@@ -248,7 +248,7 @@ func (n *Node) serve() {
 		}
 		n.answerStarting(w, r)
 	})
-	n.server = httpapi.NewServer(starting, httpapi.ServerOptions{Log: n.log})
+	n.server = httpapi.NewServer(starting, httpapi.ServerOptions{Log: n.log, MaxConns: maxConns()})
 	serve := func() error { return n.server.Serve(n.listener) }
 	if n.encrypted() {
 		n.server.TLSConfig = n.tls.Server()
@@ -280,6 +280,7 @@ func (n *Node) open() {
 	}
 	onWire := native.Options{
 		Node: string(n.dir.Node), Cluster: n.dir.Cluster, Software: "facetd/" + n.cfg.Version, Log: n.log,
+		MaxConns: maxConns(),
 	}
 	host, _, _ := net.SplitHostPort(n.Addr().String())
 	ip := net.ParseIP(host)

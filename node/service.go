@@ -236,13 +236,13 @@ func (s svc) copyOf(ctx context.Context, name facet.Name, raw, clean string, lim
 	}
 	f, err := os.OpenFile(raw, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return of, made, facet.Errorf(facet.CodeInternal, "store the copy: %v", err)
+		return of, made, facet.Errorf(facet.CodeInternal, "store the copy: %v", pathless(err))
 	}
 	if _, err = e.WriteTo(f); err != nil {
-		err = facet.Errorf(facet.CodeDiskFull, "store the copy: %v", err)
+		err = facet.Errorf(facet.CodeDiskFull, "store the copy: %v", pathless(err))
 	}
 	if cerr := f.Close(); err == nil && cerr != nil {
-		err = facet.Errorf(facet.CodeInternal, "store the copy: %v", cerr)
+		err = facet.Errorf(facet.CodeInternal, "store the copy: %v", pathless(cerr))
 	}
 	if err != nil || e.Size() == 0 {
 		return of, made, err
@@ -265,18 +265,26 @@ func (n *Node) tempDir() (string, error) {
 			return tmp, nil
 		}
 	}
-	return "", facet.Errorf(facet.CodeInternal, "make a directory for the import: %v", err)
+	return "", facet.Errorf(facet.CodeInternal, "make a directory for the import: %v", pathless(err))
+}
+
+// pathless is what went wrong with a file, without where on the server it is.
+func pathless(err error) error {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }
 
 // receive copies an upload of at most limit bytes to path.
 func receive(path string, r io.Reader, limit int64) (err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return facet.Errorf(facet.CodeInternal, "store the upload: %v", err)
+		return facet.Errorf(facet.CodeInternal, "store the upload: %v", pathless(err))
 	}
 	defer func() {
 		if cerr := f.Close(); err == nil && cerr != nil {
-			err = facet.Errorf(facet.CodeInternal, "store the upload: %v", cerr)
+			err = facet.Errorf(facet.CodeInternal, "store the upload: %v", pathless(cerr))
 		}
 	}()
 	buf := make([]byte, 256<<10)
@@ -287,7 +295,7 @@ func receive(path string, r io.Reader, limit int64) (err error) {
 			return &facet.Error{Code: facet.CodeLimit, Limit: "facet_bytes", Message: fmt.Sprintf("the file is larger than a facet may be (limit facet_bytes, %d bytes)", limit)}
 		}
 		if _, err := f.Write(buf[:k]); err != nil {
-			return facet.Errorf(facet.CodeDiskFull, "store the upload: %v", err)
+			return facet.Errorf(facet.CodeDiskFull, "store the upload: %v", pathless(err))
 		}
 		if errors.Is(rerr, io.EOF) {
 			return nil

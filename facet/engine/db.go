@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type DB struct {
 	unknown bool  // the commit that broke it was handed on
 	closed  bool
 
+	yielded time.Time    // when the statement that runs gave way last
 	commits uint64       // made by this DB
 	commit  facet.Commit // the one being handed on
 	changed int64        // conn.TotalChanges after the last statement
@@ -187,11 +189,19 @@ func (db *DB) setMaxPages(n uint32) error {
 // reports whether closeReserve must be called. Pages SQLite has not written yet
 // are at most its cache.
 func (db *DB) openReserve() bool {
-	if db.store.StagedPages()+uint32(db.limits.CacheBytes/pages.Size)+reservePages < db.quota {
+	if db.below(db.store.StagedPages()) {
 		return false
 	}
 	return db.setMaxPages(db.quota+reservePages) == nil
 }
+
+// below reports whether a database that has written n pages is not near its limit.
+func (db *DB) below(n uint32) bool {
+	return n+uint32(db.limits.CacheBytes/pages.Size)+reservePages < db.quota
+}
+
+// hasRoom reports whether the statement that ended last cannot have met the limit.
+func (db *DB) hasRoom() bool { return db.below(max(db.file.high, db.store.StagedPages())) }
 
 func (db *DB) closeReserve() {
 	if db.broken == nil && db.setMaxPages(db.quota) != nil {
@@ -299,6 +309,13 @@ func (db *DB) tick() bool {
 	case now.After(db.statementEnd):
 		db.reason = timeoutError(db.limits.StatementTime, "statement")
 	default:
+		// Go gives a goroutine 10 ms at a time. With a few long statements at work a
+		// quick request, which several goroutines handle one after the other, would
+		// wait that long for each of them, times the long ones.
+		if now.Sub(db.yielded) > yieldEvery {
+			runtime.Gosched()
+			db.yielded = time.Now()
+		}
 		return false
 	}
 	return true

@@ -100,6 +100,11 @@ func (db *DB) fail(err error, base int) *facet.Error {
 		if quota, ok := errors.AsType[*facet.Error](e.Cause); ok {
 			return quota // of the tenant, see RunOptions.Grow
 		}
+		if e.Cause == nil && db.hasRoom() {
+			// SQLite has one code for both; nothing is full but a table.
+			fe.Message = "the table has used up its row numbers (2^63-1 is the largest): give the rows numbers of your own, or delete the one with the largest; of an AUTOINCREMENT table, correct its row in sqlite_sequence"
+			return fe
+		}
 		return limitError(limitFacetBytes, l.FacetBytes, "the facet is full: delete rows to make room")
 	case sqlite.NOMEM:
 		return db.outOfMemory()

@@ -185,7 +185,8 @@ func (i *importer) fail(err error) error {
 	case code.Primary() == sqlite.FULL:
 		return &facet.Error{Code: facet.CodeDiskFull, Message: "the node has no room to convert the imported file"}
 	case code != sqlite.OK:
-		return notAcceptable("%s", clip(err.Error()))
+		e, _ := errors.AsType[*sqlite.Error](err) // without the path of the server around it
+		return notAcceptable("%s", clip(e.Message))
 	}
 	return err
 }

@@ -88,6 +88,10 @@ const (
 	// a value of the largest size.
 	tickOps = 100
 
+	// yieldEvery is how long a statement runs before it gives way to what else waits for
+	// a processor: less than anybody notices, many times what giving way costs.
+	yieldEvery = 100 * time.Microsecond
+
 	// maxCached and maxCachedBytes bound the prepared statements of a connection;
 	// maxCachedSQL is the longest text worth keeping one for.
 	maxCached      = 64
@@ -126,7 +130,10 @@ const (
 	patternBytes   = 1000
 	triggerDepth   = 32
 	programOps     = 250_000
-	functionArgs   = 1000
+	// functionArgs is what SQLite itself allowed until 3.48. A JSON function looks through
+	// its document once for each path, in one call that nothing can stop: 1,000 paths in
+	// the longest document took minutes.
+	functionArgs = 127
 )
 
 // sqliteLimits are the limits of a connection that runs tenants' SQL. VACUUM needs

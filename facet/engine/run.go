@@ -339,4 +339,7 @@ func (r *run) control(sql string) error {
 	return nil
 }
 
-func (db *DB) forgetReasons() { db.denied, db.reason = nil, nil }
+func (db *DB) forgetReasons() {
+	db.denied, db.reason = nil, nil
+	db.file.high = db.store.StagedPages()
+}

@@ -75,6 +75,8 @@ type file struct {
 	db    *DB
 	// doomed is why the transaction under way cannot commit.
 	doomed error
+	// high is the most pages the database was to have since forgetReasons.
+	high uint32
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) { return f.store.ReadAt(p, off) }
@@ -83,7 +85,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if f.doomed != nil {
 		return len(p), nil
 	}
-	err := f.db.mayGrow(uint32(min((off+int64(len(p))+pages.Size-1)/pages.Size, facet.MaxPages)))
+	end := uint32(min((off+int64(len(p))+pages.Size-1)/pages.Size, facet.MaxPages))
+	f.high = max(f.high, end)
+	err := f.db.mayGrow(end)
 	if err == nil {
 		err = f.store.WriteAt(p, off)
 	}

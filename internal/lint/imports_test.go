@@ -75,6 +75,7 @@ var mayImport = []struct {
 	{"internal/broken", nil, "constants that are false; every package may ask it, see everywhere"},
 	{"internal/mutation", nil, "tests only; nobody imports it"},
 	{"internal/e2e", nil, "tests only"},
+	{"internal/hostile", nil, "tests only"},
 	{"internal/sim", nil, "tests only; nobody imports it"},
 	{"internal/coverage", nil, "a command for developers; nobody imports it"},
 	{"internal/fuzz", nil, "a command for developers; nobody imports it"},

@@ -32,6 +32,9 @@ const (
 	classLarge  = 0xfe // libc, counted in the account
 	classPlain  = 0xff // libc, not counted
 	maxSmall    = 4608 // largest class, header included: a page image fits
+
+	// growBlock is from what size on a block that grows is given an eighth more.
+	growBlock = 1 << 20
 )
 
 // classBytes are the slot sizes, header included. The steps keep rounding loss
@@ -238,7 +241,16 @@ func memRealloc(tls *libc.TLS, p uintptr, n int32) uintptr {
 	if n >= 0 && n <= have && (have <= maxSmall || n >= have/2) {
 		return p
 	}
-	q := memMalloc(tls, n)
+	// SQLite doubles a text that grows up to half of the longest there may be, and then
+	// asks for what it needs: one more byte each time, at worst, and a copy of all for it,
+	// so one call of strftime ran for hours. It looks at how much it was given.
+	var q uintptr
+	if n > have && have >= growBlock {
+		q = memMalloc(tls, n+n/8)
+	}
+	if q == 0 {
+		q = memMalloc(tls, n)
+	}
 	if q == 0 {
 		return 0
 	}

@@ -25,6 +25,9 @@ type ConnConfig struct {
 	MaxPending int
 	// MaxFrame is the longest body accepted until SetMaxFrame. Default MaxHello.
 	MaxFrame int
+	// Farewell makes the last frame for a peer that sent something that is no frame, or
+	// one that is too long. nil sends none.
+	Farewell func(cause error) []byte
 }
 
 func (cfg *ConnConfig) setDefaults() {
@@ -293,6 +296,15 @@ func (c *Conn) Run(handle func(Frame) error) error {
 		err = h.error
 		c.Finish(err)
 		c.wgW.Wait()
+	}
+	if c.cfg.Farewell != nil && (errors.Is(err, ErrFrameTooLong) || errors.Is(err, ErrChecksum) || errors.Is(err, ErrProtocol)) {
+		c.mu.Lock()
+		c.corked = false
+		c.mu.Unlock()
+		if c.Send(c.cfg.Farewell(err)) == nil {
+			c.Finish(err)
+			c.wgW.Wait()
+		}
 	}
 	c.Close(err)
 	c.wgW.Wait()

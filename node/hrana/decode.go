@@ -132,9 +132,13 @@ func (d *decoder) fields(f func(key []byte) error) error {
 	if err := d.Object(); err != nil {
 		return err
 	}
+	var names httpjson.Names
 	for {
 		key, more, err := d.Key()
 		if err != nil || !more {
+			return err
+		}
+		if err := d.Once(&names, key); err != nil {
 			return err
 		}
 		if err := f(key); err != nil {

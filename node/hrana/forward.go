@@ -46,7 +46,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, name facet.Name,
 			return
 		}
 	}
-	body, err := httpjson.ReadBody(w, r, MaxBodyLen, h.budget)
+	body, err := httpjson.ReadBody(w, r, MaxBodyLen, h.budget, string(name.Tenant))
 	if err != nil {
 		Fail(w, err)
 		return

@@ -87,7 +87,7 @@ func (h *Handler) exec(w http.ResponseWriter, r *http.Request, name facet.Name) 
 		h.fail(w, r, err)
 		return
 	}
-	body, err := httpjson.ReadBody(w, r, MaxBodyLen, h.budget)
+	body, err := httpjson.ReadBody(w, r, MaxBodyLen, h.budget, string(name.Tenant))
 	if err != nil {
 		h.fail(w, r, err)
 		return

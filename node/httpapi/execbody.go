@@ -101,7 +101,10 @@ func (b *execBody) query(u *url.URL) error {
 		return badRequest("the query of the URL is malformed: %v", err)
 	}
 	for name, list := range values {
-		v := list[len(list)-1]
+		if len(list) > 1 {
+			return badRequest("the query parameter %s is there %d times; send one", shown(name), len(list))
+		}
+		v := list[0]
 		switch name {
 		case "rows":
 			err = b.setRows(v)
@@ -292,8 +295,19 @@ func sqlTooLong(n int) error {
 	return limitError("sql_bytes", "a statement has %d bytes, limit %d; give long values as arguments", n, facet.MaxSQLLen)
 }
 
-// fields calls f for every key of an object; f reads the value.
+// fields calls f for every key of an object, which has each once; f reads the value.
 func (d *execDecoder) fields(f func(key []byte) error) error {
+	var names httpjson.Names
+	return d.members(func(key []byte) error {
+		if err := d.Once(&names, key); err != nil {
+			return err
+		}
+		return f(key)
+	})
+}
+
+// members is fields for objects whose keys are not ours.
+func (d *execDecoder) members(f func(key []byte) error) error {
 	if err := d.Object(); err != nil {
 		return err
 	}

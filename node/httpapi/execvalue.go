@@ -26,7 +26,7 @@ func (d *execDecoder) arguments(st *facet.Step) error {
 	var err error
 	switch d.Kind() {
 	case '{':
-		err = d.fields(func(name []byte) error {
+		err = d.members(func(name []byte) error {
 			if len(name) == 0 {
 				return badRequest("a parameter without a name")
 			}

@@ -127,9 +127,12 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 		return nil, badRequest("the query of the URL is malformed: %v", err)
 	}
 names:
-	for name := range q {
+	for name, values := range q {
 		for _, k := range known {
 			if name == k {
+				if len(values) > 1 {
+					return nil, badRequest("the query parameter %s is there %d times; send one", shown(name), len(values))
+				}
 				continue names
 			}
 		}
@@ -322,7 +325,7 @@ func (h *Handler) cloneTo(w http.ResponseWriter, r *http.Request) (to facet.Name
 	if _, err := query(r); err != nil {
 		return to, err
 	}
-	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget)
+	body, err := httpjson.ReadBody(w, r, maxSmallBody, h.budget, "")
 	if err != nil {
 		return to, err
 	}

@@ -81,7 +81,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r2.URL = &u
 		r = &r2
 	}
-	if err := h.sameOrigin(r); err != nil {
+	err := h.sameOrigin(r)
+	if err == nil {
+		err = asItIs(r)
+	}
+	if err != nil {
 		h.fail(sent, r, err)
 		return
 	}
@@ -127,6 +131,19 @@ func (h *Handler) sameOrigin(r *http.Request) error {
 		return nil
 	}
 	return hintedAs(facet.CodeForbidden, "use localhost or the IP address in the URL", "this server does not answer to the name %s", shown(r.Host))
+}
+
+// asItIs refuses bodies that are compressed: nothing here unpacks them, so that no body
+// is ever larger than what was sent.
+func asItIs(r *http.Request) error {
+	for _, coding := range r.Header["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			f := hinted("send the body as it is, without Content-Encoding", "Content-Encoding %s is not accepted", shown(coding))
+			f.status = http.StatusUnsupportedMediaType
+			return f
+		}
+	}
+	return nil
 }
 
 func hintedAs(code facet.Code, hint, format string, args ...any) *failure {

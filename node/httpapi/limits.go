@@ -31,6 +31,10 @@ const (
 	// MaxHeaderBytes bounds the headers of a request; a token is the largest.
 	MaxHeaderBytes = 64 << 10
 
+	// DefaultMaxConns bounds the connections of a server: each costs some ten kilobytes
+	// and a descriptor.
+	DefaultMaxConns = 16 << 10
+
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 

@@ -78,7 +78,7 @@ func (h *Handler) smallBody(w http.ResponseWriter, r *http.Request) (*httpjson.B
 	if _, err := query(r); err != nil {
 		return nil, err
 	}
-	return httpjson.ReadBody(w, r, maxSmallBody, h.budget)
+	return httpjson.ReadBody(w, r, maxSmallBody, h.budget, "")
 }
 
 // decodeNode reads an object whose only field names a node. Without the field

@@ -10,6 +10,9 @@ type ServerOptions struct {
 	// Log gets, at debug level, what goes wrong on connections before a request
 	// is read. Default: slog.Default().
 	Log *slog.Logger
+	// MaxConns bounds the connections, those of the native protocol not among them.
+	// Default DefaultMaxConns.
+	MaxConns int
 }
 
 // NewServer makes the http.Server of an API port: HTTP/1.1 and HTTP/2, the
@@ -20,6 +23,9 @@ func NewServer(h http.Handler, opts ServerOptions) *http.Server {
 	log := opts.Log
 	if log == nil {
 		log = slog.Default()
+	}
+	if opts.MaxConns <= 0 {
+		opts.MaxConns = DefaultMaxConns
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -32,6 +38,7 @@ func NewServer(h http.Handler, opts ServerOptions) *http.Server {
 		MaxHeaderBytes:    MaxHeaderBytes,
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsHTTP2},
+		ConnState:         newConns(opts.MaxConns).changed,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -122,10 +122,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		nc.Close()
 		return
 	}
-	err = sess.serve(wire.NewConn(nc, early, s.opt.Conn))
+	cfg := s.opt.Conn
+	cfg.Farewell = farewell
+	err = sess.serve(wire.NewConn(nc, early, cfg))
 	if !errors.Is(err, wire.ErrClosed) && !errors.Is(err, context.Canceled) {
 		s.opt.Log.Info("native connection ended", "remote", nc.RemoteAddr().String(), "cause", err)
 	}
+}
+
+// farewell tells a client that sent something that is no frame why its connection ends.
+func farewell(cause error) []byte {
+	return wire.AppendError(nil, wire.TypeGoAway, 0, facet.Errorf(facet.CodeBadRequest, "the connection ends: %v", cause))
 }
 
 func asksFor(r *http.Request) bool {

@@ -23,8 +23,14 @@ const (
 	// also what one answer under way costs beside its result.
 	chunkLen = 32 << 10
 
-	// stallTimeout is how long a peer may neither send nor take a byte.
+	// stallTimeout is how long a peer may neither send nor take a byte, and how much he
+	// may be behind minPace, in bytes a second: what the slowest of modems had.
 	stallTimeout = 30 * time.Second
+	minPace      = 1 << 10
+
+	// maxNames bounds the fields of an object that is no list of arguments: no kind of
+	// request has half as many.
+	maxNames = 32
 
 	// maxShown is how much of a foreign string an error message repeats.
 	maxShown = 60

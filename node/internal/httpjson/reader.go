@@ -1,6 +1,7 @@
 package httpjson
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -138,6 +139,28 @@ func (r *Reader) Key() (key []byte, more bool, err error) {
 	}
 	r.pos++
 	return key, true, nil
+}
+
+// Names are the keys of one object so far. Two readers of an object that has a key twice
+// may see two different requests, so it is refused.
+type Names struct {
+	list [maxNames][]byte
+	n    int
+}
+
+// Once notes a key of the object, and refuses one that was there.
+func (r *Reader) Once(names *Names, key []byte) error {
+	for _, k := range names.list[:names.n] {
+		if bytes.Equal(k, key) {
+			return r.fail(shown(key) + " is there twice")
+		}
+	}
+	if names.n == maxNames {
+		return r.fail("an object of more than " + strconv.Itoa(maxNames) + " fields")
+	}
+	names.list[names.n] = key
+	names.n++
+	return nil
 }
 
 // Array begins an array; Elem must follow until it says there is no more.
