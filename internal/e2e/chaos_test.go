@@ -131,6 +131,9 @@ func stroll(t *testing.T, r *report, onWires bool, sd uint64, lasts time.Duratio
 		}
 		f := bag[0]
 		bag = bag[1:]
+		if f.shrinks && s.remains {
+			continue
+		}
 		together := []fault{f}
 		if !f.alone && !f.lasts && len(lasting) > 0 && s.rng.IntN(3) == 0 {
 			together = []fault{lasting[s.rng.IntN(len(lasting))], f}

@@ -223,7 +223,8 @@ func (m *member) command() *exec.Cmd {
 	args = append(args, m.args...)
 	if m.c.wires != nil {
 		args = append(args, "--allow-plaintext") // a network that only the test has
-		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), m.binary}, args...)...)
+		// Not "ip netns exec": that gives it mounts of its own, too, which nobody ends.
+		return exec.Command("nsenter", append([]string{"--net=/run/netns/" + m.c.wires.space(m.host), m.binary}, args...)...)
 	}
 	return exec.Command(m.binary, args...)
 }

@@ -44,8 +44,8 @@ func init() {
 			}
 			m.launch()
 		}},
-		{name: "replace a node by a new one", alone: true, do: (*site).replaceFirst},
-		{name: "grow, kill the new node, go back", alone: true, do: func(s *site) {
+		{name: "replace a node by a new one", alone: true, shrinks: true, do: (*site).replaceFirst},
+		{name: "grow, kill the new node, go back", alone: true, shrinks: true, do: func(s *site) {
 			m := s.join()
 			if _, err := s.load.probe.StartOperation(s.t.Context(), client.OperationRequest{Kind: "rebalance"}); err != nil {
 				s.t.Log("rebalance:", err)
@@ -194,6 +194,7 @@ func (s *site) again(ctx context.Context) {
 // copies makes a clone of a facet, and exports and imports it: both are what the facet
 // was at one moment, after all that was acknowledged before (R48, R49).
 func (s *site) copies(ctx context.Context) {
+	s.remains = true
 	src := s.load.facets[len(s.load.facets)/2]
 	from, least := s.load.facet(s.load.probe, src), src.top.Load()
 	clone, imported := s.scratch("clone"), s.scratch("import")

@@ -18,6 +18,9 @@ type site struct {
 	next   string // the binary of the next release; empty: there is none
 	report *report
 	times  int // how often a fault made a name of its own
+	// remains: an import may have been cut short, and what is left of it stays where it is
+	// for half an hour, so no node can be taken out.
+	remains bool
 }
 
 // fault is one thing that goes wrong. What it leaves broken is healed after it.
@@ -27,6 +30,8 @@ type fault struct {
 	do    func(*site)
 	// lasts: do only begins it, and others may happen before it is healed.
 	lasts bool
+	// shrinks: it takes nodes out.
+	shrinks bool
 	// alone: it is as much as a cluster of three survives, with what lasts too.
 	alone bool
 }
