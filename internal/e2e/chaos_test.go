@@ -67,6 +67,28 @@ func TestChaosNetwork(t *testing.T) {
 	for _, f := range namedFaults("cut off an owner from its peers, not from clients", "an owner hears nobody") {
 		s.inflict(f)
 	}
+	for _, f := range s.possible() {
+		if f.name == "packets of an owner overtake one another" { // where there are TAP devices
+			s.inflict(f)
+		}
+	}
+	s.load.finish()
+}
+
+// TestChaosDisks does it with a disk that fails, and one that stands still.
+func TestChaosDisks(t *testing.T) {
+	sd := seed(t)
+	c := prepare(t, 3, false, func(int) []string { return nil }, func(c *cluster) {
+		var why error
+		if c.disks, why = newDisks(t); why != nil {
+			t.Skip(why)
+		}
+	})
+	c.start()
+	s := &site{cluster: c, load: startLoad(c, short, sd), rng: rand.New(rand.NewPCG(sd, 1))}
+	for _, f := range namedFaults("an owner's disk fails", "an owner's disk stands still") {
+		s.inflict(f)
+	}
 	s.load.finish()
 }
 

@@ -53,7 +53,7 @@ func (s *site) atRest(first resources) {
 	for _, m := range s.alive() {
 		m.term()
 		err := filepath.WalkDir(m.dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && (strings.HasSuffix(path, ".tmp") || strings.Contains(path, string(filepath.Separator)+"tmp"+string(filepath.Separator))) {
+			if name := filepath.Base(path); err == nil && (strings.HasSuffix(name, ".tmp") || filepath.Dir(path) == filepath.Join(m.dir, "import")) {
 				s.t.Errorf("%s left %s", m.name, path)
 			}
 			return err
