@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -673,6 +674,38 @@ func TestOwnCopyDamaged(t *testing.T) {
 		w.holds(id, 1, int(row.Owner[1]-'0'), 20*time.Second)
 		if h := copy.Meta().Health; h != replica.Healthy {
 			t.Errorf("the copy is %v", h)
+		}
+	})
+}
+
+// TestOwnFileDamaged: the owner finds only when it opens the facet that its own file is
+// damaged. Its caller is told to try again, and not that the facet is corrupt.
+func TestOwnFileDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		time.Sleep(5 * time.Minute) // it rests, in files
+		r.must(n, "INSERT INTO t VALUES (2)")
+		time.Sleep(time.Second)
+		mem := r.kill()
+		w.check(mem.Corrupt("data/facets/"+id.String()[:2]+"/"+id.String()+".db", func(b []byte) { b[facet.PageSize+100] ^= 1 }))
+		r = w.start(1, mem, 2)
+		w.take(n, 2, 1)
+		_, err := r.run(n, "SELECT count(*) FROM t")
+		if !errors.Is(err, facet.ErrUnavailable) || !strings.Contains(err.Error(), "checksum") {
+			t.Errorf("the damaged owner says %v", err)
+		}
+		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("asked again the damaged owner says %v", err)
+		}
+		row, _ := r.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 2 || row.Owner == "n1" {
+			t.Errorf("%d rows at %s", got, row.Owner)
 		}
 	})
 }
