@@ -95,10 +95,10 @@ func TestChaosDisks(t *testing.T) {
 // walk inflicts random faults on one cluster after the other, and tells in the end what
 // was done.
 func walk(t *testing.T, onWires bool) {
-	r := newReport()
-	defer r.show(t)
 	sd := seed(t)
 	now, next := build(t, "1.0.0", "facetd_faults"), build(t, "2.0.0", "facetd_faults,facetd_next")
+	r := newReport()
+	defer r.show(t)
 	for end := r.begun.Add(*chaosTime); time.Now().Before(end); sd++ {
 		left := min(*chaosEach, time.Until(end))
 		ok := t.Run(fmt.Sprintf("seed-%d", sd), func(t *testing.T) { stroll(t, r, onWires, sd, left, now, next) })

@@ -208,18 +208,18 @@ func (s *site) rot(file string) {
 }
 
 var clockFaults = []fault{
-	{name: "the boot clock of an owner jumps", needs: ownClocks, do: func(s *site) { s.jump(s.facetOwner(), bootClock) }},
-	{name: "all clocks of an owner jump", needs: ownClocks, do: func(s *site) { s.jump(s.facetOwner(), allClocks) }},
-	{name: "all clocks of the placement leader jump", needs: ownClocks, do: func(s *site) { s.jump(s.leader(s.load.probe), allClocks) }},
+	{name: "the boot clock of an owner jumps", needs: ownClocks, lasts: true, do: func(s *site) { s.jump(s.facetOwner(), bootClock) }},
+	{name: "all clocks of an owner jump", needs: ownClocks, lasts: true, do: func(s *site) { s.jump(s.facetOwner(), allClocks) }},
+	{name: "all clocks of the placement leader jump", needs: ownClocks, lasts: true, do: func(s *site) { s.jump(s.leader(s.load.probe), allClocks) }},
 	{name: "the clocks of an owner are a tenth slow", needs: ownClocks, lasts: true, do: func(s *site) { s.drift(s.facetOwner(), -1e8) }},
 	{name: "the clocks of an owner are a tenth fast", needs: ownClocks, lasts: true, do: func(s *site) { s.drift(s.facetOwner(), 1e8) }},
 	{name: "the clocks of the placement leader are a tenth fast", needs: ownClocks, lasts: true, do: func(s *site) { s.drift(s.leader(s.load.probe), 1e8) }},
 	{name: "the clocks of the placement leader are a tenth slow", needs: ownClocks, lasts: true, do: func(s *site) { s.drift(s.leader(s.load.probe), -1e8) }},
 }
 
-// clockNoticed is more than what it takes to notice a clock that is a tenth wrong: it
-// is off by the margin of a lease after one second, and then an exchange shows it. A
-// node that is cut off before that hears of nothing, which is outside of R41.
+// clockNoticed is more than what it takes to notice a clock that jumped, or is a tenth
+// wrong: that one is off by the margin of a lease after one second, and then an exchange
+// shows it. A node that is cut off before that hears of nothing, which is outside of R41.
 const clockNoticed = 4 * time.Second
 
 // drift has the clocks of a machine win so many nanoseconds a second, and waits until
@@ -231,13 +231,13 @@ func (s *site) drift(m *member, rate int64) {
 
 // jump has clocks of a machine jump, forwards or backwards.
 func (s *site) jump(m *member, clocks int64) {
-	by := s.span(50*time.Millisecond, 4*time.Second)
+	by := s.span(50*time.Millisecond, 8*time.Second)
 	if s.rng.IntN(2) == 0 {
 		by = -by
 	}
 	s.t.Logf("%s, by %v", m.name, by)
 	m.clock.set(clocks, int64(by), 0)
-	s.load.progress()
+	s.hold(clockNoticed)
 }
 
 var networkFaults = []fault{

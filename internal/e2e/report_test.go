@@ -47,12 +47,11 @@ type faultCount struct {
 
 // clusterRun is one cluster of the run.
 type clusterRun struct {
-	Seed     uint64  `json:"seed"`
-	Lived    seconds `json:"lived"`
-	Failed   bool    `json:"failed"`
-	Facets   int     `json:"facets"`
-	Entries  int     `json:"entries"` // all checked against what callers were told
-	Unproved int     `json:"unproved,omitempty"`
+	Seed    uint64  `json:"seed"`
+	Lived   seconds `json:"lived"`
+	Failed  bool    `json:"failed"`
+	Facets  int     `json:"facets"`
+	Entries int     `json:"entries"` // all checked against what callers were told
 }
 
 // seconds is a duration that is written as a number of seconds.
