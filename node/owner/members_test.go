@@ -710,6 +710,42 @@ func TestOwnFileDamaged(t *testing.T) {
 	})
 }
 
+// TestDamagedCopyAhead: a copy that is damaged was brought further to its file than the
+// owner's, which is in use. It is replaced all the same, and not only when the owner rests.
+func TestDamagedCopyAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		time.Sleep(5 * time.Minute) // it rests, in files
+		for range 5 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			time.Sleep(time.Second)
+		}
+		copy, err := w.node(3).store.Replica(id)
+		w.check(err)
+		w.check(copy.CheckpointIdle(t.Context()))
+		own, err := r.store.Replica(id)
+		w.check(err)
+		before := own.Meta().Base.Seq
+		if at := copy.Meta().Base.Seq; before == 0 || at <= before {
+			t.Fatalf("the copy is at %d in its file, the owner at %d", at, before)
+		}
+		w.check(copy.Outvoted(copy.Position()))
+		for range 3 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			time.Sleep(time.Second)
+		}
+		w.holds(id, 3, 1, 5*time.Second)
+		if own.Meta().Base.Seq != before {
+			t.Error("the owner rested")
+		}
+	})
+}
+
 // TestImportReplicated: an import is on a majority before its name leads to it, and
 // on all soon.
 func TestImportReplicated(t *testing.T) {
