@@ -40,8 +40,9 @@ const restNudge = 15 * time.Second
 func (s *site) atRest(first resources) {
 	s.t.Helper()
 	s.sound()
+	patient := time.Now().Add(restNudge)
 	for _, f := range s.load.facets {
-		nudge := time.Now().Add(restNudge)
+		nudge := patient
 		s.until("all copies of "+f.name+" are equal and closed", func() error {
 			err := s.equal(f)
 			if err != nil && time.Now().After(nudge) {
