@@ -97,4 +97,14 @@ func TestBookmarked(t *testing.T) {
 	must(c.Set(""))
 	_, err = plain.Bookmarked(&c).Exec(ctx, "INSERT 6")
 	must(err)
+
+	// A single row moves it on, though nobody asks for the next one.
+	must(f.QueryRow(ctx, "SELECT COUNT").Scan(&count))
+	sent("row", 6, 7)
+	must(f.QueryRow(ctx, "SELECT ROWS 300 100").Scan(new(string)))
+	sent("first row of many", 7, 7)
+	_, err = plain.Exec(ctx, "INSERT 7")
+	must(err)
+	must(f.QueryRow(ctx, "SELECT ROWS 300 100").Scan(new(string)))
+	sent("first row of many", 7, 8)
 }

@@ -228,7 +228,14 @@ func (r *Row) Scan(dest ...any) error {
 		}
 		return sql.ErrNoRows
 	}
-	return r.rows.Scan(dest...)
+	if err := r.rows.Scan(dest...); err != nil || r.rows.k.bookmark == nil {
+		return err
+	}
+	// The bookmark comes with the end of the answer. Without it the next read could show
+	// less than this row.
+	for r.rows.Next() {
+	}
+	return r.rows.Err()
 }
 
 // Err is the error of the query, without reading a row.

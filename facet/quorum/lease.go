@@ -84,6 +84,10 @@ func (l *Lease) Pause() { l.paused = true }
 // Unpause renews again.
 func (l *Lease) Unpause() { l.paused = false }
 
+// Rewind takes in that the clock went back: there is no lease, a renewal is due, and no
+// stamp from before counts.
+func (l *Lease) Rewind() { l.sent, l.deadline, l.stopped = -Never, 0, -Never }
+
 // Stop gives the lease up at once, for a RELEASE or because clocks cannot be
 // trusted (R41). Grants still on their way are void. Unpause begins a new one.
 func (l *Lease) Stop(now Instant) {

@@ -40,6 +40,9 @@ type cluster struct {
 	wires   *wires    // nil: all nodes are on loopback
 	shield  *shield   // nil: everything is plain, and nobody shows a token
 	subnet  string    // the addresses of the nodes without the last number
+	disks   *disks    // nil: no disk can break
+	skewed  bool      // clocks can be wrong: the binaries know how
+	binary  string    // what nodes that come run
 	begun   time.Time
 }
 
@@ -52,6 +55,10 @@ type member struct {
 	founder bool
 	args    []string // more flags
 	binary  string   // what runs
+
+	disk  *loopDisk     // under dir; nil: it cannot break
+	clock *machineClock // nil: it is right
+	feed  func() error  // ends that the process gets no processor time; nil: it does
 
 	proc    *process // nil when it is not running
 	stopped bool     // by SIGSTOP
@@ -71,20 +78,24 @@ func newCluster(t testing.TB, n int, onWires bool, args ...string) *cluster {
 // newClusterOf is newCluster with flags of its own for each node, counted from 1.
 func newClusterOf(t testing.TB, n int, onWires bool, args func(k int) []string) *cluster {
 	t.Helper()
-	c := prepare(t, n, onWires, args)
+	c := prepare(t, n, onWires, args, nil)
 	c.start()
 	return c
 }
 
-// prepare is newClusterOf without a node being started.
-func prepare(t testing.TB, n int, onWires bool, args func(k int) []string) *cluster {
+// prepare is newClusterOf without a node being started. Equip gives it what else its
+// nodes are to have.
+func prepare(t testing.TB, n int, onWires bool, args func(k int) []string, equip func(*cluster)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, begun: time.Now()}
+	c := &cluster{t: t, binary: binary, begun: time.Now()}
 	if onWires {
 		c.wires = newWires(t)
 		c.subnet = c.wires.subnet
 	} else {
 		c.subnet = loopbackNet(t, n)
+	}
+	if equip != nil {
+		equip(c)
 	}
 	logs := t.TempDir()
 	for i := range n {
@@ -130,8 +141,16 @@ func loopbackNet(t testing.TB, n int) string {
 func (c *cluster) add(logs string, founder bool, args ...string) *member {
 	c.t.Helper()
 	k := len(c.members) + 1
-	m := &member{c: c, name: fmt.Sprintf("n%d", k), host: fmt.Sprintf("%s%d", c.subnet, k), founder: founder, args: args, binary: binary}
-	m.dir = filepath.Join(c.t.TempDir(), m.name)
+	m := &member{c: c, name: fmt.Sprintf("n%d", k), host: fmt.Sprintf("%s%d", c.subnet, k), founder: founder, args: args, binary: c.binary}
+	home := c.t.TempDir()
+	if c.disks != nil {
+		m.disk = c.disks.add(m.name)
+		home = m.disk.dir
+	}
+	m.dir = filepath.Join(home, m.name)
+	if c.skewed {
+		m.clock = newMachineClock(c.t, filepath.Join(logs, m.name+".clock"))
+	}
 	var err error
 	if m.log, err = os.Create(filepath.Join(logs, m.name+".log")); err != nil {
 		c.t.Fatal(err)
@@ -172,13 +191,21 @@ func (c *cluster) endpoints() (list []string) {
 	return list
 }
 
-// command is how the node is started, always with the same words.
+// command is how the node is started, always with the same words but for founders
+// that are gone.
 func (m *member) command() *exec.Cmd {
 	var seeds []string
 	founders := 0
 	for _, o := range m.c.members {
 		if o.founder {
 			founders++
+		}
+		if o.founder && !o.removed {
+			seeds = append(seeds, net.JoinHostPort(o.host, gossipPort))
+		}
+	}
+	if len(seeds) == 0 {
+		for _, o := range m.c.alive() {
 			seeds = append(seeds, net.JoinHostPort(o.host, gossipPort))
 		}
 	}
@@ -196,7 +223,8 @@ func (m *member) command() *exec.Cmd {
 	args = append(args, m.args...)
 	if m.c.wires != nil {
 		args = append(args, "--allow-plaintext") // a network that only the test has
-		return exec.Command("ip", append([]string{"netns", "exec", m.c.wires.space(m.host), m.binary}, args...)...)
+		// Not "ip netns exec": that gives it mounts of its own, too, which nobody ends.
+		return exec.Command("nsenter", append([]string{"--net=/run/netns/" + m.c.wires.space(m.host), m.binary}, args...)...)
 	}
 	return exec.Command(m.binary, args...)
 }
@@ -212,6 +240,9 @@ func (m *member) launch() {
 	p := &process{addr: m.api(), done: make(chan error, 1)}
 	p.cmd = m.command()
 	p.cmd.Stdout, p.cmd.Stderr = m.log, m.log
+	if m.clock != nil {
+		p.cmd.Env = append(os.Environ(), "FACETD_FAULTS_CLOCK="+m.clock.path)
+	}
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
 		m.c.t.Fatal(err)
@@ -357,10 +388,16 @@ func (c *cluster) heal() {
 	if c.wires != nil {
 		c.wires.heal()
 	}
+	if c.disks != nil {
+		c.disks.thaw()
+	}
 	for _, m := range c.alive() {
 		if m.stopped {
 			m.resume()
 		}
+	}
+	for _, m := range c.members {
+		m.mend()
 	}
 	for _, m := range c.members {
 		if !m.removed && m.proc == nil {
@@ -369,6 +406,28 @@ func (c *cluster) heal() {
 	}
 	for _, m := range c.alive() {
 		m.ready()
+	}
+}
+
+// mend ends what is wrong with the machine of the node.
+func (m *member) mend() {
+	m.c.t.Helper()
+	if m.clock != nil {
+		m.clock.steady()
+	}
+	if m.feed != nil {
+		if err := m.feed(); err != nil {
+			m.c.t.Log("give a process its time back: ", err)
+		}
+		m.feed = nil
+	}
+	if m.disk == nil {
+		return
+	}
+	m.disk.empty()
+	if m.disk.broken {
+		m.kill() // the system that mounts it is started anew
+		m.disk.repair()
 	}
 }
 
@@ -499,6 +558,9 @@ func (m *member) tail() string {
 // close stops all nodes. When the test failed it shows what they wrote, or keeps
 // everything where -chaos.keep says.
 func (c *cluster) close(logs string) {
+	if c.disks != nil {
+		c.disks.thaw()
+	}
 	for _, m := range c.members {
 		if err := m.ended(); err != nil {
 			c.t.Errorf("%s ended by itself: %v", m.name, err)

@@ -13,15 +13,58 @@ import (
 // site is what a fault happens to: a cluster under load.
 type site struct {
 	*cluster
-	load *load
-	rng  *rand.Rand
+	load   *load
+	rng    *rand.Rand
+	next   string // the binary of the next release; empty: there is none
+	report *report
+	times  int // how often a fault made a name of its own
+	// remains: an import may have been cut short, and what is left of it stays where it is
+	// for half an hour, so no node can be taken out.
+	remains bool
 }
 
 // fault is one thing that goes wrong. What it leaves broken is healed after it.
 type fault struct {
 	name  string
-	wired bool // it needs links that can be cut
+	needs need
 	do    func(*site)
+	// lasts: do only begins it, and others may happen before it is healed.
+	lasts bool
+	// shrinks: it takes nodes out.
+	shrinks bool
+	// alone: it is as much as a cluster of three survives, with what lasts too.
+	alone bool
+}
+
+// need is what a fault needs of the cluster.
+type need uint8
+
+const (
+	wiring    need = 1 << iota // links that can be cut
+	ownDisks                   // disks that can break
+	ownClocks                  // clocks that can be wrong
+	twoBuilds                  // another release
+	cgroups                    // processor time that can be taken away
+)
+
+// can reports what this site has.
+func (s *site) can() (n need) {
+	if s.wires != nil {
+		n |= wiring
+	}
+	if s.disks != nil {
+		n |= ownDisks
+	}
+	if s.skewed {
+		n |= ownClocks
+	}
+	if s.next != "" {
+		n |= twoBuilds
+	}
+	if canStarve() == nil {
+		n |= cgroups
+	}
+	return n
 }
 
 // hold lets a fault last: under it the load goes on.
@@ -67,12 +110,12 @@ var faults = []fault{
 		s.leader(s.load.probe).kill()
 		s.load.progress()
 	}},
-	{name: "kill two", do: func(s *site) {
+	{name: "kill two", alone: true, do: func(s *site) {
 		a, b := s.two()
 		killAll([]*member{a, b})
 		s.hold(s.span(200*time.Millisecond, 4*time.Second))
 	}},
-	{name: "kill all", do: func(s *site) { killAll(s.alive()) }},
+	{name: "kill all", alone: true, do: func(s *site) { killAll(s.alive()) }},
 	{name: "kill one after the other", do: func(s *site) {
 		// Each takes over with what the one before left: three quorums that differ.
 		for _, m := range s.alive() {
@@ -109,7 +152,7 @@ var faults = []fault{
 			s.hold(s.span(50*time.Millisecond, time.Second))
 		}
 	}},
-	{name: "pause two", do: func(s *site) {
+	{name: "pause two", alone: true, do: func(s *site) {
 		a, b := s.two()
 		a.pause()
 		b.pause()
@@ -117,7 +160,7 @@ var faults = []fault{
 		a.resume()
 		b.resume()
 	}},
-	{name: "lose a disk", do: func(s *site) {
+	{name: "lose a disk", alone: true, do: func(s *site) {
 		m := s.someMember()
 		m.kill()
 		m.wipe()
@@ -156,15 +199,15 @@ var faults = []fault{
 		s.operation(s.load.probe, client.OperationRequest{Kind: "undrain", Node: a.name})
 	}},
 
-	{name: "cut off an owner", wired: true, do: func(s *site) {
+	{name: "cut off an owner", needs: wiring, do: func(s *site) {
 		s.wires.unplug(s.facetOwner().host)
 		s.load.progress()
 	}},
-	{name: "cut off the placement leader", wired: true, do: func(s *site) {
+	{name: "cut off the placement leader", needs: wiring, do: func(s *site) {
 		s.wires.unplug(s.leader(s.load.probe).host)
 		s.load.progress()
 	}},
-	{name: "cut off an owner from its peers, not from clients", wired: true, do: func(s *site) {
+	{name: "cut off an owner from its peers, not from clients", needs: wiring, do: func(s *site) {
 		m := s.facetOwner()
 		for _, o := range s.alive() {
 			if o != m {
@@ -174,7 +217,7 @@ var faults = []fault{
 		}
 		s.load.progress()
 	}},
-	{name: "cut off a node from the placement leader only", wired: true, do: func(s *site) {
+	{name: "cut off a node from the placement leader only", needs: wiring, do: func(s *site) {
 		l := s.leader(s.load.probe)
 		for _, m := range s.alive() {
 			if m != l {
@@ -186,14 +229,14 @@ var faults = []fault{
 		s.hold(s.span(time.Second, 8*time.Second))
 		s.load.progress()
 	}},
-	{name: "cut one way", wired: true, do: func(s *site) {
+	{name: "cut one way", needs: wiring, do: func(s *site) {
 		a, b := s.two()
 		s.t.Logf("from %s to %s", a.name, b.name)
 		s.wires.cut(a.host, b.host)
 		s.hold(s.span(time.Second, 8*time.Second))
 		s.load.progress()
 	}},
-	{name: "an owner hears nobody", wired: true, do: func(s *site) {
+	{name: "an owner hears nobody", needs: wiring, do: func(s *site) {
 		m := s.facetOwner()
 		for _, o := range s.alive() {
 			if o != m {
@@ -202,7 +245,7 @@ var faults = []fault{
 		}
 		s.load.progress()
 	}},
-	{name: "nobody hears an owner", wired: true, do: func(s *site) {
+	{name: "nobody hears an owner", needs: wiring, do: func(s *site) {
 		m := s.facetOwner()
 		for _, o := range s.alive() {
 			if o != m {
@@ -211,13 +254,13 @@ var faults = []fault{
 		}
 		s.load.progress()
 	}},
-	{name: "cut all links for a moment", wired: true, do: func(s *site) {
+	{name: "cut all links for a moment", needs: wiring, do: func(s *site) {
 		for _, m := range s.alive() {
 			s.wires.unplug(m.host)
 		}
 		s.hold(s.span(200*time.Millisecond, 4*time.Second))
 	}},
-	{name: "cut and uncut", wired: true, do: func(s *site) {
+	{name: "cut and uncut", needs: wiring, do: func(s *site) {
 		for range 5 {
 			a, b := s.two()
 			s.wires.cut(a.host, b.host)
@@ -247,14 +290,26 @@ func namedFaults(names ...string) (list []fault) {
 	return list
 }
 
-// inflict makes a fault happen, heals the cluster, and waits until it takes writes
-// again.
-func (s *site) inflict(f fault) {
+// inflict makes faults happen together, heals the cluster, and waits until it takes
+// writes again.
+func (s *site) inflict(list ...fault) {
 	s.t.Helper()
-	s.t.Logf("%v: %s", time.Since(s.load.begun).Round(time.Millisecond), f.name)
-	f.do(s)
+	s.load.slowestWrite.reset()
+	for _, f := range list {
+		s.t.Logf("%v: %s", time.Since(s.load.begun).Round(time.Millisecond), f.name)
+		f.do(s)
+	}
+	if last := list[len(list)-1]; last.lasts {
+		s.hold(s.span(2*time.Second, 8*time.Second))
+	}
 	s.heal()
-	s.load.progress()
+	recovery := s.load.progress()
+	pause := s.load.slowestWrite.reset()
+	if s.report != nil {
+		for _, f := range list {
+			s.report.fault(f.name, pause, recovery)
+		}
+	}
 }
 
 // repaired waits until the node keeps a copy of every facet again, and votes: before
@@ -265,8 +320,8 @@ func (s *site) repaired(m *member) {
 	s.until(m.name+" keeps every facet", func() error {
 		st := s.status(s.load.probe)
 		n, ok := st.Node(m.name)
-		if !ok || n.Held != len(s.load.facets) {
-			return fmt.Errorf("it keeps %d of %d", n.Held, len(s.load.facets))
+		if !ok || n.Held != st.Facets {
+			return fmt.Errorf("it keeps %d of %d", n.Held, st.Facets)
 		}
 		return nil
 	})

@@ -58,6 +58,7 @@ const (
 	opAppend opKind = iota // append in any case
 	opSwap                 // append if the list has a certain length
 	opRead
+	opPeek // read what a copy has, which may be behind
 )
 
 // opInput is what was asked.
@@ -201,6 +202,11 @@ func (f *loadFacet) check(t testing.TB, at map[string]int64) {
 			t.Errorf("%s: nobody wrote entry %d, %s", f.name, n, id)
 		}
 	}
+	for _, p := range f.peeks {
+		if p.n != at[p.id] {
+			t.Errorf("%s: a copy showed %d, %q to a read asked at %v, which is not in the list", f.name, p.n, p.id, p.at)
+		}
+	}
 	switch porcupine.CheckOperationsTimeout(listModel, ops, time.Minute) {
 	case porcupine.Illegal:
 		t.Errorf("%s: no order of its %d operations agrees with real time", f.name, len(ops))
@@ -236,6 +242,16 @@ func TestHistoryChecks(t *testing.T) {
 		(&loadFacet{name: "acme/paper", events: c.events}).check(r, c.at)
 		if (r.errors > 0) != c.bad {
 			t.Errorf("%s: %d complaints", c.name, r.errors)
+		}
+	}
+	for _, c := range []struct {
+		peek peek
+		bad  bool
+	}{{peek{n: 1, id: "a"}, false}, {peek{}, false}, {peek{n: 2, id: "a"}, true}, {peek{n: 1, id: "b"}, true}} {
+		r := &recorder{TB: t}
+		f := &loadFacet{name: "acme/paper", events: []event{add("a", 1, done, 0, 5)}, peeks: []peek{c.peek}}
+		if f.check(r, map[string]int64{"a": 1}); (r.errors > 0) != c.bad {
+			t.Errorf("%+v: %d complaints", c.peek, r.errors)
 		}
 	}
 }

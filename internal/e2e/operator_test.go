@@ -73,6 +73,7 @@ func (s *site) replaceFirst() {
 		}
 		return nil
 	})
+	s.voting(s.load.probe, 3)
 	s.load.progress()
 }
 

@@ -115,10 +115,10 @@ func TestScrub(t *testing.T) {
 	}
 }
 
-// metric reads one number of a node.
+// metric reads one number of a node, without its fraction.
 func (m *member) metric(name string) int64 {
 	m.c.t.Helper()
-	var n int64
+	var n float64
 	m.c.until(m.name+" tells "+name, func() error {
 		hc := http.Client{Timeout: 10 * time.Second}
 		resp, err := hc.Get("http://" + m.api() + "/metrics")
@@ -132,11 +132,11 @@ func (m *member) metric(name string) int64 {
 		}
 		for line := range strings.Lines(string(body)) {
 			if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-				n, err = strconv.ParseInt(v, 10, 64)
+				n, err = strconv.ParseFloat(v, 64)
 				return err
 			}
 		}
 		return errors.New("there is no such number")
 	})
-	return n
+	return int64(n)
 }

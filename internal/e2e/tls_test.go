@@ -33,7 +33,7 @@ type shield struct {
 // newShielded starts n nodes on loopback with TLS and tokens.
 func newShielded(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := prepare(t, n, false, func(int) []string { return nil })
+	c := prepare(t, n, false, func(int) []string { return nil }, nil)
 	s := &shield{c: c, dir: t.TempDir()}
 	c.shield = s
 	s.run("cert", "ca", "--network", "127.0.0.0/8")

@@ -15,10 +15,10 @@ import (
 )
 
 // build makes a facetd of a certain version that speaks other versions of the protocols.
-func build(t *testing.T, version, tag string) string {
+func build(t testing.TB, version, tags string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "facetd-"+version)
-	cmd := exec.Command("go", "build", "-tags", tag, "-ldflags", "-X main.version="+version, "-o", out, "../../cmd/facetd")
+	cmd := exec.Command("go", "build", "-tags", tags, "-ldflags", "-X main.version="+version, "-o", out, "../../cmd/facetd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, text)

@@ -19,7 +19,12 @@ type wires struct {
 	subnet string
 	plugs  []int
 	cuts   map[[2]int]bool // from, to
+
+	shapers map[int]*shaper // by node
 }
+
+// outside is the number of the tests, where clients are.
+const outside = 254
 
 // newWires makes the bridge, or skips the test where that is not allowed.
 func newWires(t testing.TB) *wires {
@@ -33,7 +38,7 @@ func newWires(t testing.TB) *wires {
 		t.Skip("cannot make a network namespace (needs root): ", err)
 	}
 	w.ip("netns", "del", w.name(0))
-	w.ip("addr", "add", w.subnet+"254/24", "dev", w.bridge())
+	w.ip("addr", "add", w.host(outside)+"/24", "dev", w.bridge())
 	w.ip("link", "set", w.bridge(), "up")
 	return w
 }
@@ -97,12 +102,14 @@ func (w *wires) heal() {
 	}
 	clear(w.cuts)
 	for _, k := range w.plugs {
+		w.unshape(k)
 		w.ip("link", "set", w.name(k), "up")
 	}
 }
 
 func (w *wires) close() {
 	for _, k := range w.plugs {
+		w.unshape(k)
 		// The cable would go with the namespace, which however stays for as long as
 		// the kernel tries to end connections over links that were cut.
 		w.ip("link", "del", w.name(k))

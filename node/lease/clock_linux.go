@@ -24,10 +24,10 @@ func readClocks() Reading {
 func gettime(clock int32) quorum.Instant {
 	var ts unix.Timespec
 	if fastGettime(clock, &ts) {
-		return quorum.Instant(ts.Nano())
+		return skewed(clock, quorum.Instant(ts.Nano()))
 	}
 	if err := unix.ClockGettime(clock, &ts); err != nil {
 		panic("read clock: " + err.Error()) // these clocks are older than any kernel Go runs on
 	}
-	return quorum.Instant(ts.Nano())
+	return skewed(clock, quorum.Instant(ts.Nano()))
 }

@@ -56,6 +56,8 @@ type Holder struct {
 	mu       sync.Mutex
 	lease    quorum.Lease
 	dog      watchdog
+	latest   quorum.Instant // the clock at the last step
+	era      int            // how often the clock went back: what was sent before is void
 	watched  quorum.Instant // when the clocks were read last
 	retryAt  quorum.Instant // renew again then, though it is not due; 0 for none
 	inFlight int
@@ -206,6 +208,10 @@ func (h *Holder) step() time.Duration {
 	now := h.opts.Clock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if now < h.latest.Add(-quorum.Margin(h.opts.TTL)) {
+		h.wentBack(now)
+	}
+	h.latest = now
 	h.watch(now)
 	if w := h.wanted.Load(); w != 0 && h.opts.Told() >= w {
 		h.wanted.Store(0)
@@ -231,23 +237,25 @@ func (h *Holder) step() time.Duration {
 // send sends one renewal. Mu is held.
 func (h *Holder) send(now quorum.Instant) {
 	h.inFlight++
+	era := h.era
 	r := peer.RenewRequest{Applied: h.opts.Told(), Stamp: time.Duration(now)}
 	h.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(h.ctx, h.opts.TTL) // a later answer is worth nothing
 		defer cancel()
 		g, err := h.opts.Send(ctx, r)
-		h.answered(now, g, err)
+		h.answered(era, now, g, err)
 		h.kick()
 	})
 }
 
-// answered takes in what became of the renewal with the given stamp.
-func (h *Holder) answered(stamp quorum.Instant, g peer.Grant, err error) {
+// answered takes in what became of the renewal of an era with the given stamp.
+func (h *Holder) answered(era int, stamp quorum.Instant, g peer.Grant, err error) {
 	now := h.opts.Clock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.inFlight--
 	switch {
+	case era != h.era: // of a clock that went back since
 	case err == nil && quorum.Instant(g.Stamp) == stamp:
 		h.lease.Granted(stamp, now, g.TTL)
 		h.wanted.Store(0)
@@ -271,7 +279,24 @@ func (h *Holder) watch(now quorum.Instant) {
 	if !ok || broken.Is(broken.NoWatchdog) {
 		return
 	}
-	switch h.dog.look(r) {
+	h.heed(h.dog.look(r), r)
+}
+
+// wentBack voids what was granted and noted by a clock that has gone back: the lease
+// would last until the clock is where it was, and nothing would be due before. Other
+// clocks may have gone back with it, so that the watchdog finds nothing. Mu is held.
+func (h *Holder) wentBack(now quorum.Instant) {
+	h.era++
+	h.watched, h.retryAt = 0, 0
+	h.lease.Rewind()
+	h.echoes.kept = h.echoes.kept[:0]
+	h.heed(h.dog.wentBack(), Reading{Boot: now})
+}
+
+// heed does what a word of the watchdog asks for. Mu is held.
+func (h *Holder) heed(v verdict, r Reading) {
+	now := r.Boot
+	switch v {
 	case suspended:
 		// The deadline is over by itself; what is on its way is void.
 		h.lease.Stop(now)

@@ -323,6 +323,74 @@ func TestDistrust(t *testing.T) {
 	})
 }
 
+// TestClockGoesBack: a lease does not last until a clock that went back is where it
+// was, a grant from before is void, and renewing goes on at once (R41).
+func TestClockGoesBack(t *testing.T) {
+	for _, c := range []struct {
+		by    time.Duration
+		alone bool // only the clock of leases
+	}{{time.Hour, true}, {time.Hour, false}, {300 * time.Millisecond, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			clock := bubbleClock()
+			var back, sent atomic.Int64
+			var lost atomic.Bool // grants
+			late := make(chan struct{})
+			begun := clock()
+			others := func() quorum.Instant { return clock() + quorum.Instant(2*time.Hour) - begun }
+			now := func() quorum.Instant { return others() - quorum.Instant(back.Load()) }
+			h, err := NewHolder(HolderOptions{
+				Send: func(ctx context.Context, r peer.RenewRequest) (peer.Grant, error) {
+					sent.Add(1)
+					if lost.Load() {
+						select {
+						case <-late:
+						case <-ctx.Done():
+							return peer.Grant{}, ctx.Err()
+						}
+					}
+					return peer.Grant{Stamp: r.Stamp, TTL: ttl}, nil
+				},
+				Told: func() uint64 { return 1 }, Clock: now,
+				Clocks: func() Reading {
+					if c.alone {
+						return Reading{now(), others(), others()}
+					}
+					return Reading{now(), now(), now()}
+				},
+				Logger: quiet(),
+			})
+			check(t, err)
+			defer h.Close()
+			time.Sleep(5 * time.Second)
+			if !h.Valid() {
+				t.Fatal("no lease")
+			}
+			lost.Store(true)
+			time.Sleep(500 * time.Millisecond) // a renewal is on its way
+			before := sent.Load()
+			back.Store(int64(c.by))
+			time.Sleep(watchEvery)
+			if h.Valid() || h.Trusted() {
+				t.Errorf("%v: a lease after the clock went back", c.by)
+			}
+			lost.Store(false)
+			close(late)
+			synctest.Wait()
+			if h.Valid() || h.Trusted() {
+				t.Errorf("%v: a lease by a grant from before", c.by)
+			}
+			time.Sleep(3 * time.Second)
+			if n := sent.Load() - before; n < 5 {
+				t.Errorf("%v: %d signs of life in 4 s", c.by, n)
+			}
+			time.Sleep(watchWindow + 2*watchEvery)
+			if !h.Valid() || !h.Trusted() {
+				t.Errorf("%v: no lease though the clocks agree again", c.by)
+			}
+		})
+	}
+}
+
 // TestReadTogether: a reading torn by the scheduler does not count.
 func TestReadTogether(t *testing.T) {
 	at := quorum.Instant(0)

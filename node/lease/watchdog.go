@@ -56,6 +56,16 @@ func (d *watchdog) look(r Reading) verdict {
 	return v
 }
 
+// wentBack takes in that the clock of leases went back: a new window begins.
+func (d *watchdog) wentBack() verdict {
+	was := d.bad
+	d.bad, d.begun = true, false
+	if was {
+		return fine
+	}
+	return tripped
+}
+
 // judge ends a window. One jump in it and it was a bad one.
 func (d *watchdog) judge(r Reading, bad bool) verdict {
 	was := d.bad

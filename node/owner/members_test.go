@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -705,6 +706,74 @@ func TestOwnCopyDamaged(t *testing.T) {
 		w.holds(id, 1, int(row.Owner[1]-'0'), 20*time.Second)
 		if h := copy.Meta().Health; h != replica.Healthy {
 			t.Errorf("the copy is %v", h)
+		}
+	})
+}
+
+// TestOwnFileDamaged: the owner finds only when it opens the facet that its own file is
+// damaged. Its caller is told to try again, and not that the facet is corrupt.
+func TestOwnFileDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		r.must(n, "INSERT INTO t VALUES (1)")
+		time.Sleep(5 * time.Minute) // it rests, in files
+		r.must(n, "INSERT INTO t VALUES (2)")
+		time.Sleep(time.Second)
+		mem := r.kill()
+		w.check(mem.Corrupt("data/facets/"+id.String()[:2]+"/"+id.String()+".db", func(b []byte) { b[facet.PageSize+100] ^= 1 }))
+		r = w.start(1, mem, 2)
+		w.take(n, 2, 1)
+		_, err := r.run(n, "SELECT count(*) FROM t")
+		if !errors.Is(err, facet.ErrUnavailable) || !strings.Contains(err.Error(), "checksum") {
+			t.Errorf("the damaged owner says %v", err)
+		}
+		if _, err := r.run(n, "SELECT count(*) FROM t"); !errors.Is(err, facet.ErrNotOwner) {
+			t.Errorf("asked again the damaged owner says %v", err)
+		}
+		row, _ := r.Lookup(n)
+		if got := w.node(int(row.Owner[1] - '0')).count(n); got != 2 || row.Owner == "n1" {
+			t.Errorf("%d rows at %s", got, row.Owner)
+		}
+	})
+}
+
+// TestDamagedCopyAhead: a copy that is damaged was brought further to its file than the
+// owner's, which is in use. It is replaced all the same, and not only when the owner rests.
+func TestDamagedCopyAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		time.Sleep(5 * time.Minute) // it rests, in files
+		for range 5 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			time.Sleep(time.Second)
+		}
+		copy, err := w.node(3).store.Replica(id)
+		w.check(err)
+		w.check(copy.CheckpointIdle(t.Context()))
+		own, err := r.store.Replica(id)
+		w.check(err)
+		before := own.Meta().Base.Seq
+		if at := copy.Meta().Base.Seq; before == 0 || at <= before {
+			t.Fatalf("the copy is at %d in its file, the owner at %d", at, before)
+		}
+		w.check(copy.Outvoted(copy.Position()))
+		for range 3 {
+			r.must(n, "INSERT INTO t VALUES (1)")
+			time.Sleep(time.Second)
+		}
+		w.holds(id, 3, 1, 5*time.Second)
+		if own.Meta().Base.Seq != before {
+			t.Error("the owner rested")
 		}
 	})
 }

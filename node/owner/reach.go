@@ -297,6 +297,7 @@ func (s *session) sendSnapshot(a quorum.Action) {
 		s.end(a.Slot, func(m *member) *bool { return &m.sending })
 		s.mu.Lock()
 		from, ok := s.from(r)
+		s.members[a.Slot].ahead = errors.Is(err, replica.ErrNotKnown)
 		switch {
 		case err == nil && ok:
 			s.core.Filled(from, at)
@@ -325,6 +326,9 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 	case <-ctx.Done():
 		return r, 0, base, ctx.Err()
 	}
+	s.mu.Lock()
+	ahead := s.members[a.Slot].ahead
+	s.mu.Unlock()
 	offer := peer.SnapshotOffer{Incarnation: s.row.Incarnation, Epoch: s.row.Epoch}
 	// The pages of the session hold what is not committed yet, and what waits for
 	// this very member to be committed must not be waited for. The file holds what
@@ -334,12 +338,13 @@ func (s *session) sendSource(ctx context.Context, a *quorum.Action) (r peer.Remo
 		return r, 0, base, err
 	}
 	defer src.Close()
-	if b.Position.Seq >= a.Seq {
+	if b.Position.Seq >= a.Seq && !ahead {
 		offer.Position, offer.Pages = b.Position, b.Pages
 		r, base, err = s.peer(a.Slot).SendSnapshot(ctx, offer, src)
 		return r, offer.Position.Seq, base, err
 	}
-	// Nothing was ever checkpointed: a damaged copy is to be replaced.
+	// Nothing was ever checkpointed, or the other copy was later than this one, and a facet
+	// in use is checkpointed when it is long: a damaged copy is to be replaced.
 	sn, err := s.committedSnapshot(ctx)
 	if err != nil {
 		return r, 0, base, err

@@ -141,7 +141,11 @@ func (d *desk) notActivated(s *session, err error) error {
 		return NotOwner(&row)
 	}
 	var fe *facet.Error
-	if errors.As(err, &fe) {
+	switch {
+	case errors.As(err, &fe) && fe.Code == facet.CodeCorrupt && len(s.row.ActiveSet) > 1:
+		// The next session goes on from what the other members hold (R51).
+		return facet.Errorf(facet.CodeUnavailable, "%s cannot be activated in epoch %v by this node's copy, which the other members replace: %v; try again", d.name, s.row.Epoch, err)
+	case errors.As(err, &fe):
 		return fmt.Errorf("activate %s: %w", d.name, err)
 	}
 	return facet.Errorf(facet.CodeUnavailable, "%s cannot be activated in epoch %v now: %v; try again", d.name, s.row.Epoch, err)

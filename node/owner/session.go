@@ -75,6 +75,7 @@ type member struct {
 	asking   bool // a PREPARE is on its way
 	checking bool // a CHECK is on its way
 	sending  bool // a snapshot is on its way
+	ahead    bool // its damaged copy was brought further to its file than the copy here
 
 	// Entries that are no longer in memory are read from the log and sent by a
 	// goroutine of their own, which everything for the member waits behind.

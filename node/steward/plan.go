@@ -30,6 +30,8 @@ const (
 	whyMajority = "too few of its members live"
 	whyNoNode   = "no other node may keep it"
 	whyNoOwner  = "no other node may own it"
+	// Its owner finds what it is told to move by name.
+	whyNameless = "an import that is under way, or was cut short, has not given it its name; the rest of one is deleted after half an hour"
 )
 
 // leave is the plan of a drain: the node owns nothing. Replicas stay, but for a

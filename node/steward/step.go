@@ -43,6 +43,8 @@ func (v *view) next(f *placement.Facet, p plan) step {
 		return step{kind: stepAcquire, acquire: a}
 	case !v.majority(base(f)):
 		return step{kind: stepStuck, why: whyMajority}
+	case !f.Bound:
+		return step{kind: stepStuck, why: whyNameless}
 	}
 	o := Order{Kind: Move, Incarnation: f.Incarnation, Epoch: f.Epoch, Owner: p.owner, Set: p.set}
 	switch {
