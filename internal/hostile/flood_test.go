@@ -54,7 +54,7 @@ func TestPorts(t *testing.T) {
 		t.Run(in.name, func(t *testing.T) {
 			w.t = t
 			// All but what is cut off is answered by hanging up, which takes no time.
-			if out := w.raw(in.to, 300*time.Millisecond, in.bytes); strings.Contains(out, "facet_") {
+			if out := w.raw(in.to, 300*time.Millisecond, 0, in.bytes); strings.Contains(out, "facet_") {
 				t.Errorf("it tells %.200q", out)
 			}
 			w.unharmed()

@@ -294,7 +294,7 @@ func TestRawHTTP(t *testing.T) {
 	for _, in := range list {
 		t.Run(in.name, func(t *testing.T) {
 			w.t = t
-			out := w.raw(w.n.Addr(), time.Second/2, []byte(in.bytes))
+			out := w.raw(w.n.Addr(), time.Second/2, len(in.answer), []byte(in.bytes))
 			if !strings.HasPrefix(out, in.answer) {
 				t.Errorf("answer %.200q, want %q", out, in.answer)
 			}

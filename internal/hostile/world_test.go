@@ -283,8 +283,9 @@ func (w *world) codeOf(err error) (code, message string) {
 }
 
 // raw sends bytes on a connection of its own and gives back what came until the node
-// closed it, or said nothing for the time given.
-func (w *world) raw(addr net.Addr, wait time.Duration, parts ...[]byte) string {
+// closed it, or said nothing for the time given. The first need bytes are waited for
+// however long it takes.
+func (w *world) raw(addr net.Addr, wait time.Duration, need int, parts ...[]byte) string {
 	w.t.Helper()
 	c, err := net.Dial("tcp", addr.String())
 	if err != nil {
@@ -301,7 +302,11 @@ func (w *world) raw(addr net.Addr, wait time.Duration, parts ...[]byte) string {
 	var out bytes.Buffer
 	buf := make([]byte, 16<<10)
 	for out.Len() < 1<<20 {
-		c.SetReadDeadline(time.Now().Add(wait))
+		limit := wait
+		if out.Len() < need {
+			limit = patience
+		}
+		c.SetReadDeadline(time.Now().Add(limit))
 		n, err := c.Read(buf)
 		out.Write(buf[:n])
 		if err != nil {
