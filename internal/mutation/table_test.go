@@ -119,9 +119,9 @@ var mutants = []mutant{
 	{broken.FollowerAhead, "facet/replica", "TestView", ""},
 	{broken.NoBookmark, "node/follower", "TestWaits", ""},
 
-	{broken.NoVerify, "node/lease", "TestLeaderChange", ""},
+	{broken.NoVerify, "node/lease", "TestGrantWaitsForItsEntry", "before the entry"},
 	{broken.EarlyVerify, "facet/quorum", "TestLeaseModel", ""},
-	{broken.ReplyFirst, "node/lease", "TestLeaderChange", ""},
+	{broken.ReplyFirst, "node/lease", "TestGrantWaitsForItsEntry", "before the entry"},
 
 	{broken.FromReceipt, "facet/quorum", "TestLeaseHolder", ""},
 	{broken.Suspend, "node/lease", "TestBootTimeCountsSuspend", "after an hour of suspend"},

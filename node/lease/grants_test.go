@@ -386,6 +386,44 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
+// TestGrantWaitsForItsEntry: a renewal is answered when an entry of the placement log is
+// committed that was proposed after it came in, and not before (R36). A leader that was
+// deposed without noticing never gets that far.
+func TestGrantWaitsForItsEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.do(register(1))
+		w.do(register(2))
+		time.Sleep(time.Second)
+		open := w.log.hold()
+		type answer struct {
+			g   peer.Grant
+			err error
+		}
+		answers := make(chan answer, 2)
+		renew := func(stamp time.Duration) {
+			w.grants.RenewFunc("n2", bootID(2), peer.RenewRequest{Applied: w.table.Applied(), Stamp: stamp}, func(g peer.Grant, err error) {
+				answers <- answer{g, err}
+			})
+		}
+		renew(1)
+		time.Sleep(time.Second) // the round has begun, and its entry is not committed
+		renew(2)                // belongs to the next round
+		time.Sleep(time.Second)
+		early := len(answers)
+		open()
+		if early > 0 {
+			t.Fatalf("answered before the entry of the round is committed: %+v", <-answers)
+		}
+		for _, stamp := range []time.Duration{1, 2} {
+			if a := <-answers; a.err != nil || a.g.Stamp != stamp || a.g.TTL != ttl {
+				t.Errorf("renewal %d: %+v", stamp, a)
+			}
+		}
+	})
+}
+
 // TestRounds: of two renewals of one boot the later one counts, rounds keep their
 // distance, and what waits is answered when the term ends.
 func TestRounds(t *testing.T) {
