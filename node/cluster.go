@@ -223,6 +223,13 @@ func (n *Node) register(ctx context.Context, id cluster.ID) error {
 	}); err != nil {
 		return fmt.Errorf("set cluster id: %w", err)
 	}
+	// The table here holds all that was registered before that entry.
+	if row, ok := n.table.Node(n.dir.Node); ok && row.Store == n.dir.store && !n.dir.knows(row.Boot) {
+		return fmt.Errorf("data directory %s is an older copy of the one node %s had: the cluster has seen a start of this node that the copy knows nothing of, so it lacks what the node promised and acknowledged since; never put a data directory back: start the node with an empty one, which the other nodes fill", n.dir.path, n.dir.Node)
+	}
+	if err := n.dir.begins(n.boot); err != nil {
+		return fmt.Errorf("note the start: %w", err)
+	}
 	if err := n.patiently(ctx, func(ctx context.Context) error {
 		_, err := n.rows.do(ctx, placement.RegisterNode{
 			Node: n.dir.Node, Store: n.dir.store, Boot: n.boot, Machine: n.machine(),

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,12 +39,21 @@ type Identity struct {
 	Store   string         `json:"store_id"`
 	Cluster string         `json:"cluster_id"` // empty until the node has met its cluster
 	// Registered says that the placement table has known this store.
-	Registered bool            `json:"registered,omitempty"`
-	store      cluster.StoreID `json:"-"`
-	cluster    cluster.ID      `json:"-"`
+	Registered bool `json:"registered,omitempty"`
+	// Boots are the process lives that began here and may have been registered, the latest
+	// last. A copy of the directory that is put back lacks those since. None in one that
+	// was last used before they were noted.
+	Boots   []string        `json:"boots,omitempty"`
+	store   cluster.StoreID `json:"-"`
+	cluster cluster.ID      `json:"-"`
 }
 
 const dataFormat = 1
+
+// maxBoots is how many process lives a directory remembers. The one the table knows is
+// the last that came as far as to be registered; all later ones would have to end between
+// the note here and the entry of the table.
+const maxBoots = 256
 
 const defaultNodeID = "node-1"
 
@@ -120,6 +130,20 @@ func (d *dataDir) join(id cluster.ID) error {
 		return fmt.Errorf("data directory %s belongs to cluster %v, not to %v", d.path, d.cluster, id)
 	}
 	d.cluster, d.Cluster = id, id.String()
+	return d.write()
+}
+
+// knows reports whether a process life the table has registered for this store began in
+// this directory. One that did not began in a later state of it: the directory is an
+// older copy, which lacks what was promised and acknowledged since (rule R3).
+func (d *dataDir) knows(boot cluster.BootID) bool {
+	return len(d.Boots) == 0 || slices.Contains(d.Boots, boot.String()) || broken.Is(broken.OlderCopy)
+}
+
+// begins notes that a process life is going to be registered.
+func (d *dataDir) begins(boot cluster.BootID) error {
+	d.Boots = append(slices.Clone(d.Boots), boot.String())
+	d.Boots = d.Boots[max(0, len(d.Boots)-maxBoots):]
 	return d.write()
 }
 

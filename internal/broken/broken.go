@@ -38,6 +38,8 @@ const (
 	TwoLives Switch = "TWO_LIVES"
 	// R3: two processes may use one data directory.
 	NoLock Switch = "NO_LOCK"
+	// R3: an older copy of a data directory is taken for the newest one.
+	OlderCopy Switch = "OLDER_COPY"
 	// R3: the log of another store is read as the own one.
 	AnyStore Switch = "ANY_STORE"
 	// R3: a member that lost its copy makes an empty one and owns the facet with it.

@@ -25,6 +25,7 @@ var mutants = []mutant{
 	{broken.StoreSwap, "placement", "TestModel", ""},
 	{broken.TwoLives, "node/lease", "TestRegister", ""},
 	{broken.NoLock, "node", "TestSecondProcessIsKeptOut", ""},
+	{broken.OlderCopy, "node", "TestOlderCopyIsRefused", "older copy"},
 	{broken.AnyStore, "facet/commitlog", "TestOpenRefuses", ""},
 	{broken.LostCopy, "node/owner", "TestLostCopyIsNotMadeAnew", "made anew"},
 
