@@ -77,6 +77,10 @@ func TestAppendRefuses(t *testing.T) {
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
+			var gap *GapError
+			if errors.As(err, &gap) && gap.Last != before.Last {
+				t.Errorf("it is told that the log ends at %v, it does at %v", gap.Last, before.Last)
+			}
 			check(t, s.Sync(ctx))
 			after := o.r.Meta()
 			if c.want == ErrDiverged {

@@ -12,46 +12,6 @@ import (
 // Rules that were enforced, and that the tests there were would hardly have missed.
 // Package internal/mutation breaks them one at a time.
 
-// TestAppendFollows: the next entry is taken only if the log ends where it begins, in
-// epoch and in content (R7).
-func TestAppendFollows(t *testing.T) {
-	s, _ := mustOpen(t, options(disk.NewMem()))
-	o := newOwner(t, s, testID(1), 1)
-	last := o.commit().Position()
-	b := o.h.store(t, tailOf(last)).Barrier(o.r.ID(), 3)
-
-	other := b
-	other.PrevEpoch = 2 // it follows an entry of epoch 2 at this place
-	var gap *GapError
-	if err := o.r.Append(3, bootB, &other, 0, o.acks); !errors.As(err, &gap) || gap.Last != last {
-		t.Fatalf("an entry that follows one of another epoch: %v", err)
-	}
-	if m := o.r.Meta(); m.Last != last || m.Promised != 1 {
-		t.Fatalf("a refused entry left %+v", m)
-	}
-	other = b
-	other.PreSum = other.PreSum.Add(last.Sum)
-	other.PostSum = other.PreSum
-	if err := o.r.Append(3, bootB, &other, 0, o.acks); !errors.Is(err, ErrDiverged) {
-		t.Fatalf("an entry that follows other content: %v", err)
-	}
-	check(t, o.r.Close(o.pages))
-}
-
-// TestCommittedStays: a session that would cut off what is known to be committed is
-// refused (R8).
-func TestCommittedStays(t *testing.T) {
-	s, _ := mustOpen(t, options(disk.NewMem()))
-	o := newOwner(t, s, testID(1), 1)
-	first, second := o.commit(), o.commit()
-	check(t, o.r.Known(1, bootA, second.Position()))
-	b := o.h.store(t, tailOf(first.Position())).Barrier(o.r.ID(), 2)
-	if err := o.r.Append(2, bootB, &b, 0, o.acks); !errors.Is(err, ErrDiverged) {
-		t.Fatalf("an entry in the place of a committed one: %v", err)
-	}
-	check(t, o.r.Close(o.pages))
-}
-
 // TestFenceWhileComparing: an append is compared with an entry that has to be read from
 // the log, and a higher epoch is promised meanwhile. The promise was placed first, so
 // the append is refused (R5).

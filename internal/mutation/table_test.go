@@ -39,10 +39,10 @@ var mutants = []mutant{
 	{broken.OpenDoor, "node/keeper", "TestDoor", ""},
 
 	{broken.NoEpochCheck, "facet/replica", "TestFence", "a lower epoch"},
-	{broken.NoPrev, "facet/replica", "TestAppendFollows", "another epoch"},
+	{broken.NoPrev, "facet/replica", "TestAppendRefuses", "behind_an_entry_of_another_epoch"},
 
 	{broken.TruncOnDup, "facet/replica", "TestDuplicatesGapsAndCuts", ""},
-	{broken.CutCommitted, "facet/replica", "TestCommittedStays", "a committed one"},
+	{broken.CutCommitted, "facet/replica", "TestAppendRefuses", "in_place_of_what_is_committed"},
 	{broken.TwoEntries, "facet/replica", "TestDivergence", "two entries at one position"},
 
 	{broken.NoFsync, "facet/commitlog", "TestReportedSurvivesAPowerCut", "1 was reported"},

@@ -101,8 +101,8 @@ func (b *execBody) query(u *url.URL) error {
 		return badRequest("the query of the URL is malformed: %v", err)
 	}
 	for name, list := range values {
-		if len(list) > 1 {
-			return badRequest("the query parameter %s is there %d times; send one", shown(name), len(list))
+		if err := single(name, list); err != nil {
+			return err
 		}
 		v := list[0]
 		switch name {

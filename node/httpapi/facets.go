@@ -130,8 +130,8 @@ names:
 	for name, values := range q {
 		for _, k := range known {
 			if name == k {
-				if len(values) > 1 {
-					return nil, badRequest("the query parameter %s is there %d times; send one", shown(name), len(values))
+				if err := single(name, values); err != nil {
+					return nil, err
 				}
 				continue names
 			}
@@ -139,6 +139,14 @@ names:
 		return nil, badRequest("unknown query parameter %s", shown(name))
 	}
 	return q, nil
+}
+
+// single refuses a query parameter that is there more than once.
+func single(name string, values []string) error {
+	if len(values) > 1 {
+		return badRequest("the query parameter %s is there %d times; send one", shown(name), len(values))
+	}
+	return nil
 }
 
 // facet answers GET, PUT and DELETE of /v1/facets/T/F.
