@@ -31,13 +31,7 @@ func (r *resident) mark(n facet.Name, after facet.Bookmark, sql string) (facet.B
 // TestBookmarks: one that an answer gave is honoured by every later owner; what names
 // nothing the facet ever was is refused, before anything is done.
 func TestBookmarks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		first, err := r.mark(n, facet.Bookmark{}, "INSERT INTO t VALUES (1)")
 		w.check(err)
 		if first.Facet != id || first.Seq == 0 {
@@ -129,13 +123,7 @@ func TestBookmarkOfTheNextOwner(t *testing.T) {
 // TestTell: a member that asks hears what is committed (R10), and no other does; a facet
 // at rest is opened for it.
 func TestTell(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		r.must(n, "INSERT INTO t VALUES (1)")
 		w.holds(id, 2, 1, time.Second)
 		w.holds(id, 3, 1, time.Second)

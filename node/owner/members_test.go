@@ -20,13 +20,7 @@ import (
 // TestReplicated: what is acknowledged is in every copy, and a member that was away
 // is caught up by the log.
 func TestReplicated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		for i := range 20 {
 			r.must(n, "INSERT INTO t VALUES (?)", i)
 		}
@@ -116,13 +110,7 @@ func TestReadsAtTheEnd(t *testing.T) {
 // TestCloseWithoutMajority: jobs that wait for a commit that never comes do not keep
 // a node from stopping, and everybody is answered.
 func TestCloseWithoutMajority(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		_, write := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
 		synctest.Wait()
@@ -146,13 +134,7 @@ func TestCloseWithoutMajority(t *testing.T) {
 
 // TestSnapshotIsWhatCommits: a write waits for a member that needs a snapshot first.
 func TestSnapshotIsWhatCommits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		w.holds(id, 3, 1, time.Second)
 		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
 		time.Sleep(5 * time.Second)
@@ -178,13 +160,7 @@ func TestSnapshotIsWhatCommits(t *testing.T) {
 // TestDeleteOfWhatIsElsewhere: a facet that was taken over while its deletion waited
 // is not deleted under its new owner (rule R47).
 func TestDeleteOfWhatIsElsewhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		r.hook = func() {
 			w.take(n, 1, 2)
 			w.node(2).must(n, "INSERT INTO t VALUES (1)")
@@ -382,13 +358,7 @@ func TestReplaced(t *testing.T) {
 // TestOwnDiskStalls: others commit while the owner's own log takes nothing. It is
 // noticed, and what is kept in memory for it is bounded (rule R32).
 func TestOwnDiskStalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		time.Sleep(time.Second)
 		r.mem.Inject(disk.Fault{Ops: disk.OpDatasync, Path: "data/log/*", Delay: 30 * time.Second, Times: 1})
 		var last <-chan *service.Call
@@ -455,13 +425,7 @@ func TestQuorumReads(t *testing.T) {
 // TestQuorumReadByWish: a request may want a majority though the lease is good (R34,
 // R41): its answer waits for one, and that of others does not.
 func TestQuorumReadByWish(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		r.must(n, "INSERT INTO t VALUES (1)")
 		wish := request(n, stmt("SELECT count(*) FROM t"))
 		wish.Read = facet.ReadQuorum
@@ -495,13 +459,7 @@ func TestQuorumReadByWish(t *testing.T) {
 // a majority that does not answer, waits as long as it may and then answers them. It
 // used to look whether they are answered without a pause; time stands still here then.
 func TestCloseWithUnconfirmedReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		wish := request(n, stmt("SELECT count(*) FROM t"))
 		wish.Read = facet.ReadQuorum
@@ -523,13 +481,7 @@ func TestCloseWithUnconfirmedReads(t *testing.T) {
 // TestOwnerDies: the owner's process ends; another member recovers all that was
 // acknowledged, and the one that comes back catches up, by a snapshot.
 func TestOwnerDies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		for range 20 {
 			r.must(n, "INSERT INTO t VALUES (1)")
 		}
@@ -565,13 +517,7 @@ func TestOwnerDies(t *testing.T) {
 // TestRestWithoutOne: a facet goes to rest while a member is away, which gets what it
 // lacks when it is back.
 func TestRestWithoutOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		mem := w.node(3).kill()
 		r.must(n, "INSERT INTO t VALUES (1)")
 		time.Sleep(5 * time.Minute)
@@ -672,13 +618,7 @@ func TestOwnerWithoutCopy(t *testing.T) {
 // TestOwnCopyDamaged: the owner's log is damaged. Another member serves, and heals
 // the copy.
 func TestOwnCopyDamaged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		for range 20 {
 			r.must(n, "INSERT INTO t VALUES (1)")
 		}
@@ -713,13 +653,7 @@ func TestOwnCopyDamaged(t *testing.T) {
 // TestOwnFileDamaged: the owner finds only when it opens the facet that its own file is
 // damaged. Its caller is told to try again, and not that the facet is corrupt.
 func TestOwnFileDamaged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		r.must(n, "INSERT INTO t VALUES (1)")
 		time.Sleep(5 * time.Minute) // it rests, in files
 		r.must(n, "INSERT INTO t VALUES (2)")
@@ -745,13 +679,7 @@ func TestOwnFileDamaged(t *testing.T) {
 // TestDamagedCopyAhead: a copy that is damaged was brought further to its file than the
 // owner's, which is in use. It is replaced all the same, and not only when the owner rests.
 func TestDamagedCopyAhead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		time.Sleep(5 * time.Minute) // it rests, in files
 		for range 5 {
 			r.must(n, "INSERT INTO t VALUES (1)")

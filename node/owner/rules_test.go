@@ -20,13 +20,7 @@ import (
 // TestAnswersInOrder: what waits for one commit is answered in the order it ran, errors
 // among it, and not before (R29, R30).
 func TestAnswersInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		var mu sync.Mutex
 		var order []int
@@ -63,13 +57,7 @@ func TestAnswersInOrder(t *testing.T) {
 // TestLeaseIsTestedLast: a read ran under a lease that is over when the commit it saw is
 // acknowledged. It asks a majority then, and while none answers it waits (R33).
 func TestLeaseIsTestedLast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		time.Sleep(time.Second)
 		w.net.Partition([]string{"n1", "n2"}, []string{"n3"})
 		const stall = 2 * time.Second
@@ -101,13 +89,7 @@ func TestLeaseIsTestedLast(t *testing.T) {
 // TestSpentEpoch: a session dies with a commit that nobody acknowledged. Its epoch is
 // never used again: the next session has one of its own (R31).
 func TestSpentEpoch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		before, _ := r.Lookup(n)
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		_, lost := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
@@ -127,13 +109,7 @@ func TestSpentEpoch(t *testing.T) {
 // TestTableEndsASession: an owner that hears from its table alone that it was replaced,
 // for the other members cannot reach it, ends its session at once (R24).
 func TestTableEndsASession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, _ facet.Incarnation, r *resident) {
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		_, write := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
 		synctest.Wait()
@@ -151,13 +127,7 @@ func TestTableEndsASession(t *testing.T) {
 // TestNothingUncommittedLeaves: neither an export, of which clones are made, nor a
 // snapshot for a member shows what a majority has not acknowledged (R44, R48).
 func TestNothingUncommittedLeaves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3)
-		defer w.stop()
-		n := name("a")
-		id := w.found(n, 1, 2, 3)
-		r := w.node(1)
-		r.must(n, "CREATE TABLE t (v)")
+	keptByThree(t, func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident) {
 		w.net.Partition([]string{"n1"}, []string{"n2", "n3"})
 		_, write := r.submit(request(n, stmt("INSERT INTO t VALUES (1)")))
 		synctest.Wait()

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/facetd/facetd/cluster"
@@ -94,6 +95,21 @@ func (e *ears) Lost(to peer.Remote, why error) {
 	if m := e.get(); m != nil {
 		m.Lost(to, why)
 	}
+}
+
+// keptByThree runs f in a bubble with a town of three, of which the first owns n, a facet
+// with an empty table t(v).
+func keptByThree(t *testing.T, f func(t *testing.T, w *town, n facet.Name, id facet.Incarnation, r *resident)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3)
+		defer w.stop()
+		n := name("a")
+		id := w.found(n, 1, 2, 3)
+		r := w.node(1)
+		r.must(n, "CREATE TABLE t (v)")
+		f(t, w, n, id, r)
+	})
 }
 
 func newTown(t testing.TB, nodes int) *town {
